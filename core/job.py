@@ -1,0 +1,66 @@
+"""What the roles of one job have agreed on before it starts: who they are, how they share the work, when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+EVALUATOR = "evaluator"
+
+
+def replica_name(number: int) -> str:
+    return f"replica/{number}"
+
+
+def shard_name(number: int) -> str:
+    return f"shard/{number}"
+
+
+def role_number(name: str) -> int:
+    """The 3 of "replica/3"."""
+    return int(name.rpartition("/")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When the job is over: whichever comes first.  Shards judge the first three, the evaluator the others."""
+
+    updates: int | None = None
+    samples: int | None = None
+    time_s: float | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One shard and the slice of the parameters it owns."""
+
+    name: str
+    part: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A Downpour job.
+
+    `n_fetch`, `n_push`: steps between fetches and between pushes (paper, section 4.1).  `local_rate`: the replica's own
+    alpha.  `max_behind`: gradients a replica may accrue for a shard before it waits for that shard.  `warm_updates`:
+    updates that one replica makes alone before the others begin.  `deadline_s`: after which a call counts as unanswered.
+    """
+
+    shards: tuple[Shared, ...]
+    replicas: int
+    stop: Stop = field(default_factory=Stop)
+    n_fetch: int = 1
+    n_push: int = 1
+    local_rate: float = 0.0
+    max_behind: int = 8
+    warm_updates: int = 0
+    deadline_s: float = 10.0
+    evaluate_every_s: float = 10.0
+    snapshot_every_s: float | None = None
+
+    @property
+    def poll_s(self) -> float:
+        """How often a replica that waits for its turn asks."""
+        return self.deadline_s / 20

@@ -1,0 +1,153 @@
+"""What passes between roles: requests, their replies, and what can become of a call.
+
+A request that changes state can be repeated safely, because of what it carries: a push its sequence, a join its sender's
+life.  Requests and replies are values, never changed once made; they are not frozen only because that doubles the cost
+of making one, and the simulator makes a hundred thousand a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class Sender:
+    """Who asks: a role, and which life of it; `label` is both, as the journal writes them."""
+
+    name: str
+    incarnation: int
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = f"{self.name}#{self.incarnation}"
+
+
+@dataclass(slots=True, eq=False)
+class Request(Generic[R]):
+    """Something asked of a peer, to be answered with an `R`."""
+
+    payload: ClassVar[Any] = None
+    """The vector that travels with it, if any does; replies have the same."""
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How far a shard is: updates it applied, samples these were computed from, and why it finished ("" while it has not)."""
+
+    updates: int
+    samples: int
+    finished: str = ""
+    payload: ClassVar[Any] = None
+
+
+@dataclass(slots=True, eq=False)
+class Join(Request[Progress]):
+    """A replica's new life announces itself to a shard: from now on every earlier life of it is stale there."""
+
+
+@dataclass(slots=True, eq=False)
+class Ask(Request[Progress]):
+    """How far are you?"""
+
+
+@dataclass(slots=True, eq=False)
+class Finish(Request[Progress]):
+    """The job has reached what it was for: apply nothing more, and tell whoever pushes."""
+
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Parameters:
+    """A shard's slice of the parameters after `progress.updates` updates; never changed afterwards."""
+
+    vector: Any
+    progress: Progress
+
+    @property
+    def payload(self) -> Any:
+        return self.vector
+
+
+@dataclass(slots=True, eq=False)
+class Fetch(Request[Parameters]):
+    """Ask a shard for its slice.  `into`, if given, is a buffer that a host may receive the answer in; it never travels."""
+
+    into: Any = field(default=None, repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Accepted:
+    """The push is counted, now or when it first came; `updates` counts the shard's updates up to this reply."""
+
+    updates: int
+    payload: ClassVar[Any] = None
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """The push was not applied and never will be: the job is over."""
+
+    reason: str
+    payload: ClassVar[Any] = None
+
+
+@dataclass(slots=True, eq=False)
+class Push(Request["Accepted | Finished"]):
+    """Accrued gradients for one shard.
+
+    `sequence` counts this sender's pushes to this shard from 1, within one life; `gradient` is their sum over `gradients`
+    minibatches of together `samples` samples; `based_on` is how many updates the oldest of them had seen.
+    """
+
+    sequence: int
+    gradient: Any = field(repr=False)
+    gradients: int
+    samples: int
+    based_on: int
+
+    @property
+    def payload(self) -> Any:  # type: ignore[override]
+        return self.gradient
+
+
+@dataclass(slots=True, eq=False)
+class Refusal:
+    """The request was not carried out, and repeating it will not help."""
+
+    reason: str
+    payload: ClassVar[Any] = None
+
+
+Reply = Progress | Parameters | Accepted | Finished | Refusal
+
+
+class CallFailed(Exception):
+    """Nothing is known about what became of the request: it may have been carried out."""
+
+
+class Unreachable(CallFailed):
+    """The peer's side is closed: no such process, a reset connection, or it lives another life by now."""
+
+
+class TimedOut(CallFailed):
+    """No answer within the deadline."""
+
+
+class Refused(Exception):
+    """The peer answered that it will not: a request out of its protocol, or a sender whose life is over."""
+
+
+def misaddressed(job: str, own_job: str, addressee_life: int, own_life: int) -> str:
+    """Why a host must not even look at a request ("" if it may): another job's, or meant for another life of this role.
+
+    A caller that does not know the addressee's life yet says 0.
+    """
+    if job != own_job:
+        return f"job {job!r} is not this job"
+    if addressee_life not in (0, own_life):
+        return f"meant for life {addressee_life}, this is life {own_life}"
+    return ""

@@ -1,0 +1,114 @@
+"""Update rules: how a shard folds a pushed gradient into its parameters (paper, section 4.1).
+
+Each rule keeps its state as vectors as long as the shard's slice, in place, block by block while the block is in cache.
+`traffic` says how many vector lengths one application reads and writes: an update is bound by memory, and the simulator
+charges it so.  Symbols: w parameters, g gradient, gamma the learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from core.vector import blocks
+
+TINY = 1e-20
+"""Above the root of the least float32 square (3.7e-23), below any gradient that matters: see `Adagrad`."""
+
+
+class Rule(Protocol):
+    """One shard's rule with its state."""
+
+    traffic: ClassVar[int]
+    state: dict[str, Any]
+
+    def start(self, parameters: Any) -> None:
+        """Make the state for a slice, unless it was restored."""
+    def apply(self, parameters: Any, gradient: Any) -> None:
+        """One update, in place."""
+
+
+@dataclass(slots=True)
+class Sgd:
+    """w -= gamma g."""
+
+    learning_rate: float
+    state: dict[str, Any] = field(default_factory=dict)
+    traffic: ClassVar[int] = 3
+
+    def start(self, parameters: Any) -> None:
+        """No state."""
+
+    def apply(self, parameters: Any, gradient: Any) -> None:
+        for w, g in blocks(parameters, gradient):
+            w.add_(g, alpha=-self.learning_rate)
+
+
+@dataclass(slots=True)
+class Momentum:
+    """v = mu v + g;  w -= gamma v  (heavy ball, as torch.optim.SGD)."""
+
+    learning_rate: float
+    momentum: float = 0.9
+    state: dict[str, Any] = field(default_factory=dict)
+    traffic: ClassVar[int] = 5
+
+    def start(self, parameters: Any) -> None:
+        self.state.setdefault("velocity", parameters.new_zeros(len(parameters)))
+
+    def apply(self, parameters: Any, gradient: Any) -> None:
+        for w, g, v in blocks(parameters, gradient, self.state["velocity"]):
+            v.mul_(self.momentum).add_(g)
+            w.add_(v, alpha=-self.learning_rate)
+
+
+@dataclass(slots=True)
+class Adagrad:
+    """w_i -= gamma g_i / sqrt(sum over all pushes j, this one included, of g_ij^2)  (paper, section 4.1, no epsilon).
+
+    A coordinate whose gradients were all zero would divide zero by zero; the root is held at `TINY` or above, where the
+    quotient is 0 for a zero gradient and less than 1 for one so small that its square vanished.
+    """
+
+    learning_rate: float
+    state: dict[str, Any] = field(default_factory=dict)
+    traffic: ClassVar[int] = 5
+
+    def start(self, parameters: Any) -> None:
+        self.state.setdefault("squares", parameters.new_zeros(len(parameters)))
+
+    def apply(self, parameters: Any, gradient: Any) -> None:
+        for w, g, squares in blocks(parameters, gradient, self.state["squares"]):
+            squares.addcmul_(g, g)
+            w.addcdiv_(g, squares.sqrt().clamp_(min=TINY), value=-self.learning_rate)
+
+
+@dataclass(slots=True)
+class Adam:
+    """Kingma and Ba, 2015, algorithm 1, with its bias correction; t counts this shard's updates."""
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    state: dict[str, Any] = field(default_factory=dict)
+    traffic: ClassVar[int] = 7
+
+    def start(self, parameters: Any) -> None:
+        self.state.setdefault("mean", parameters.new_zeros(len(parameters)))
+        self.state.setdefault("square", parameters.new_zeros(len(parameters)))
+        self.state.setdefault("t", 0)
+
+    def apply(self, parameters: Any, gradient: Any) -> None:
+        self.state["t"] += 1
+        t = self.state["t"]
+        rate = self.learning_rate / (1 - self.beta1**t)
+        root = math.sqrt(1 - self.beta2**t)
+        for w, g, m, v in blocks(parameters, gradient, self.state["mean"], self.state["square"]):
+            m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
+            v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+            w.addcdiv_(m, v.sqrt().div_(root).add_(self.epsilon), value=-rate)
+
+
+RULES: dict[str, type[Rule]] = {"sgd": Sgd, "momentum": Momentum, "adagrad": Adagrad, "adam": Adam}

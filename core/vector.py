@@ -1,0 +1,75 @@
+"""Vectors as the protocols see them: something with a size that can be cut, added and copied, never looked into.
+
+A one-dimensional `torch.Tensor` is a vector.  So is a `Phantom`, which has a size and no contents: with phantoms the same
+protocol runs for its timing alone, at a thousand machines.  This module never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, Self, runtime_checkable
+
+BLOCK = 1 << 18
+"""Elements of one block: 1 MiB of float32 stays in a core's second-level cache while several arrays are combined.
+Adagrad over 64 MiB: 25 ms in such blocks, 50 ms in one piece (measured, 2 cores)."""
+
+
+@runtime_checkable
+class Vector(Protocol):
+    """What a protocol may ask of a vector.  Names and meanings are those of `torch.Tensor`."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> Any: ...
+    def add_(self, other: Any, /, *, alpha: float = 1) -> Any: ...
+    def copy_(self, other: Any, /) -> Any: ...
+    def clone(self) -> Any: ...
+    def new_zeros(self, count: int, /) -> Any: ...
+
+
+class Phantom:
+    """A vector of `count` elements and no contents; arithmetic on it does nothing and costs nothing."""
+
+    __slots__ = ("count", "itemsize", "nbytes", "parts")
+
+    def __init__(self, count: int, itemsize: int = 4) -> None:
+        self.count, self.itemsize, self.nbytes = count, itemsize, count * itemsize
+        self.parts: dict[tuple[int, int], Phantom] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, part: slice) -> Phantom:
+        """The same slice is the same phantom: there is nothing to tell two of them apart."""
+        key = part.start, part.stop
+        if key not in self.parts:
+            self.parts[key] = Phantom(len(range(*part.indices(self.count))), self.itemsize)
+        return self.parts[key]
+
+    def add_(self, _: object, /, *, alpha: float = 1) -> Self:  # noqa: ARG002  torch's signature
+        return self
+
+    def copy_(self, _: object, /) -> Self:
+        return self
+
+    def clone(self) -> Self:
+        return self
+
+    def new_zeros(self, count: int, /) -> Phantom:
+        return Phantom(count, self.itemsize)
+
+
+def blocks(*vectors: Any) -> Iterator[tuple[Any, ...]]:
+    """Equal vectors side by side in cache-sized pieces, as views; a phantom has no contents, so it has no blocks."""
+    if isinstance(vectors[0], Phantom):
+        return
+    for start in range(0, len(vectors[0]), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield tuple(vector[part] for vector in vectors)
+
+
+def cut(total: int, pieces: int) -> list[slice]:
+    """Cut `total` elements into `pieces` contiguous slices whose lengths differ by one at most."""
+    edges = [total * piece // pieces for piece in range(pieces + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,67 @@
+"""Work described, not performed: what a computation costs, and the function that does it.
+
+The executor runs the function on its device's thread.  The simulator charges the cost in virtual time, and runs the
+function too; under timing-only numerics the function just returns phantoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+R = TypeVar("R")
+
+
+class Cost(NamedTuple):
+    """Floating-point operations, and bytes moved to and from memory."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Work(Generic[R]):
+    """A computation on a node's own device."""
+
+    run: Callable[[], R]
+    cost: Cost
+
+
+class Gradient(NamedTuple):
+    """The gradient of the mean loss over one minibatch, as long as the parameters; a phantom's loss is None."""
+
+    vector: Any
+    loss: float | None
+    samples: int
+
+
+class Quality(NamedTuple):
+    """Loss and accuracy on held-out data; None where it has no meaning (accuracy of a regression)."""
+
+    loss: float
+    accuracy: float | None
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number: going on would only spread it."""
+
+
+class Network(Protocol):
+    """A model and its data, as far as a protocol needs them; see `models/` for those that exist."""
+
+    def __len__(self) -> int:
+        """How many parameters."""
+    def initial(self) -> Any:
+        """The first parameters, a vector; the same at every call."""
+    def gradient(self, parameters: Any, batch: Any) -> Work[Gradient]:
+        """The vector returned may be overwritten by the next gradient's."""
+    def evaluate(self, parameters: Any) -> Work[Quality]:
+        """Loss and accuracy on the held-out data."""
+
+
+class Minibatches(Protocol):
+    """One replica's subset of the data."""
+
+    def minibatch(self, step: int) -> Any:
+        """The batch of that step of this life, opaque to the protocol."""

@@ -1,0 +1,275 @@
+"""Core messages to envelopes and back; vectors travel behind an envelope, never in it (`exec/transport.py`).
+
+The peer is not trusted to be of our job, our version or our mind: whatever is not exactly what we would have written is
+`Malformed`, with a kind to count and a reason to read.  An envelope must be byte for byte what encoding its meaning gives,
+so rubbish that protobuf would take for unknown fields is rubbish here too; the processes of a job run one version.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from google.protobuf.message import DecodeError
+
+from core.messages import (
+    Accepted,
+    Ask,
+    Fetch,
+    Finish,
+    Finished,
+    Join,
+    Parameters,
+    Progress,
+    Push,
+    Refusal,
+    Reply,
+    Request,
+    Sender,
+)
+from exec.wire import distbelief_pb2 as wire
+
+Envelope = TypeVar("Envelope", wire.RequestEnvelope, wire.ReplyEnvelope)
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+"""Those a job may train in.  Their sizes differ, so a vector's length and bytes together tell them apart."""
+
+ROLE = re.compile(r"[a-z][a-z-]{0,40}(/[0-9]{1,9})?")
+TEXT_LIMIT = 1000
+"""Characters of a reason; one is a line of the journal at most."""
+
+
+class Fault(enum.StrEnum):
+    """What can be wrong with a message, as far as anybody counts it."""
+
+    UNDECODABLE = "undecodable"
+    MISADDRESSED = "misaddressed"
+    DTYPE = "dtype"
+    OVERSIZED = "oversized"
+    SHORT = "short"
+    SURPLUS = "surplus"
+    BROKEN = "broken off"
+    DECLINED = "declined by the server"
+
+
+class Malformed(Exception):
+    """A peer's nonsense: what kind, and in words."""
+
+    def __init__(self, fault: Fault, reason: str) -> None:
+        super().__init__(reason)
+        self.fault, self.reason = fault, reason
+
+
+class Payload(NamedTuple):
+    """What the bytes behind an envelope are."""
+
+    dtype: torch.dtype
+    nbytes: int
+
+
+class Identity(NamedTuple):
+    """Who a process is: its job, its role, and which life of that role."""
+
+    job: str
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as it came, its payload yet to come."""
+
+    job: str
+    sender: Sender
+    addressee_life: int
+    payload: Payload | None
+    envelope: wire.RequestEnvelope
+
+    def request(self, vector: torch.Tensor | None) -> Request[Any]:
+        """The request, given its payload (None where there is none)."""
+        match self.envelope.WhichOneof("request"):
+            case "join":
+                return Join()
+            case "fetch":
+                return Fetch()
+            case "push":
+                push = self.envelope.push
+                return Push(push.sequence, vector, push.gradients, push.samples, push.based_on)
+            case "ask":
+                return Ask()
+            case "finish":
+                return Finish(self.envelope.finish.reason)
+        raise Malformed(Fault.UNDECODABLE, "an envelope without a request")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply as it came, its payload yet to come; `misaddressed` says why nobody looked at the request ("": they did)."""
+
+    job: str
+    life: int
+    payload: Payload | None
+    misaddressed: str
+    envelope: wire.ReplyEnvelope
+
+    def reply(self, vector: torch.Tensor | None) -> Reply:
+        """The reply, given its payload (None where there is none)."""
+        match self.envelope.WhichOneof("reply"):
+            case "progress":
+                return progress_from_wire(self.envelope.progress)
+            case "parameters":
+                return Parameters(vector, progress_from_wire(self.envelope.parameters.progress))
+            case "accepted":
+                return Accepted(self.envelope.accepted.updates)
+            case "finished":
+                return Finished(self.envelope.finished.reason)
+            case "refusal":
+                return Refusal(self.envelope.refusal.reason)
+            case "misaddressed":
+                return Refusal(self.envelope.misaddressed.reason)
+        raise Malformed(Fault.UNDECODABLE, "an envelope without a reply")
+
+
+def encode_request(own: Identity, addressee_life: int, request: Request[Any]) -> bytes:
+    """The envelope of a request; its payload is `request.payload`."""
+    body: dict[str, Any]
+    match request:
+        case Join():
+            body = {"join": wire.Join()}
+        case Fetch():
+            body = {"fetch": wire.Fetch()}
+        case Push(sequence, _, gradients, samples, based_on):
+            body = {"push": wire.Push(sequence=sequence, gradients=gradients, samples=samples, based_on=based_on)}
+        case Ask():
+            body = {"ask": wire.Ask()}
+        case Finish(reason):
+            body = {"finish": wire.Finish(reason=fit(reason))}
+        case _:
+            raise TypeError(f"{type(request).__name__} has no envelope")
+    envelope = wire.RequestEnvelope(
+        job=own.job,
+        sender=own.name,
+        incarnation=own.incarnation,
+        addressee_life=addressee_life,
+        payload=describe(request.payload),
+        **body,
+    )
+    return envelope.SerializeToString()
+
+
+def decode_request(header: bytes) -> Call:
+    """Raises Malformed."""
+    envelope = parse(wire.RequestEnvelope, header)
+    if not ROLE.fullmatch(envelope.sender):
+        raise Malformed(Fault.UNDECODABLE, f"the sender {fit(envelope.sender)!r} is no role")
+    if envelope.incarnation < 1:
+        raise Malformed(Fault.UNDECODABLE, "the sender's lives count from 1")
+    check_text(envelope.job, envelope.finish.reason)
+    payload = payload_of(envelope, expected=envelope.HasField("push"))
+    call = Call(
+        envelope.job, Sender(envelope.sender, envelope.incarnation), envelope.addressee_life, payload, envelope
+    )
+    call.request(None)  # raises now, before anybody waits for a payload
+    return call
+
+
+def encode_reply(own: Identity, reply: Reply) -> bytes:
+    """The envelope of a reply; its payload is `reply.payload`."""
+    body: dict[str, Any]
+    match reply:
+        case Progress():
+            body = {"progress": progress_to_wire(reply)}
+        case Parameters(_, progress):
+            body = {"parameters": wire.Parameters(progress=progress_to_wire(progress))}
+        case Accepted(updates):
+            body = {"accepted": wire.Accepted(updates=updates)}
+        case Finished(reason):
+            body = {"finished": wire.Finished(reason=fit(reason))}
+        case Refusal(reason):
+            body = {"refusal": wire.Refusal(reason=fit(reason))}
+    payload = describe(reply.payload)
+    return wire.ReplyEnvelope(job=own.job, life=own.incarnation, payload=payload, **body).SerializeToString()
+
+
+def encode_misaddressed(own: Identity, reason: str) -> bytes:
+    """The envelope that tells a caller which job and life it reached instead."""
+    misaddressed = wire.Misaddressed(reason=fit(reason))
+    return wire.ReplyEnvelope(job=own.job, life=own.incarnation, misaddressed=misaddressed).SerializeToString()
+
+
+def decode_reply(header: bytes) -> Answer:
+    """Raises Malformed."""
+    envelope = parse(wire.ReplyEnvelope, header)
+    if envelope.life < 1:
+        raise Malformed(Fault.UNDECODABLE, "the responder's lives count from 1")
+    check_text(
+        envelope.job,
+        envelope.progress.finished,
+        envelope.parameters.progress.finished,
+        envelope.finished.reason,
+        envelope.refusal.reason,
+        envelope.misaddressed.reason,
+    )
+    payload = payload_of(envelope, expected=envelope.HasField("parameters"))
+    answer = Answer(envelope.job, envelope.life, payload, envelope.misaddressed.reason, envelope)
+    answer.reply(None)  # raises now, before anybody waits for a payload
+    return answer
+
+
+def parse(envelope_type: type[Envelope], header: bytes) -> Envelope:
+    """An envelope that encodes to just these bytes."""
+    try:
+        envelope = envelope_type.FromString(header)
+    except DecodeError as error:
+        raise Malformed(Fault.UNDECODABLE, f"{len(header)} bytes that are no envelope") from error
+    canonical = envelope_type()
+    canonical.CopyFrom(envelope)
+    canonical.DiscardUnknownFields()
+    if canonical.SerializeToString() != header:
+        raise Malformed(Fault.UNDECODABLE, f"an envelope of {len(header)} bytes, not all of which mean something")
+    return canonical
+
+
+def describe(vector: torch.Tensor | None) -> wire.Payload | None:
+    if vector is None:
+        return None
+    names = [name for name, dtype in DTYPES.items() if dtype is vector.dtype]
+    if not names:
+        raise TypeError(f"{vector.dtype} does not travel; these do: {', '.join(DTYPES)}")
+    return wire.Payload(dtype=names[0], size_bytes=vector.nbytes)
+
+
+def payload_of(envelope: wire.RequestEnvelope | wire.ReplyEnvelope, *, expected: bool) -> Payload | None:
+    if envelope.HasField("payload") != expected:
+        raise Malformed(Fault.UNDECODABLE, "a payload is missing" if expected else "a payload where none belongs")
+    if not expected:
+        return None
+    dtype, nbytes = DTYPES.get(envelope.payload.dtype), envelope.payload.size_bytes
+    if dtype is None:
+        raise Malformed(Fault.DTYPE, f"numbers of type {fit(envelope.payload.dtype)!r}; allowed: {', '.join(DTYPES)}")
+    if nbytes % dtype.itemsize:
+        raise Malformed(Fault.DTYPE, f"{nbytes} bytes are no whole number of {envelope.payload.dtype}")
+    return Payload(dtype, nbytes)
+
+
+def progress_to_wire(progress: Progress) -> wire.Progress:
+    return wire.Progress(updates=progress.updates, samples=progress.samples, finished=fit(progress.finished))
+
+
+def progress_from_wire(progress: wire.Progress) -> Progress:
+    return Progress(progress.updates, progress.samples, progress.finished)
+
+
+def check_text(*texts: str) -> None:
+    """A peer's texts may end up in the journal, which a tab or a line end would break."""
+    for text in texts:
+        if len(text) > TEXT_LIMIT or not text.isprintable():
+            raise Malformed(Fault.UNDECODABLE, f"a text of {len(text)} characters, too long or not all printable")
+
+
+def fit(text: str) -> str:
+    """Any text as `check_text` takes it."""
+    return "".join(character if character.isprintable() else " " for character in text[:TEXT_LIMIT])

@@ -1,0 +1,130 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Payload(_message.Message):
+    __slots__ = ("dtype", "size_bytes")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    size_bytes: int
+    def __init__(self, dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class RequestEnvelope(_message.Message):
+    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "join", "fetch", "push", "ask", "finish")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSEE_LIFE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    FETCH_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    sender: str
+    incarnation: int
+    addressee_life: int
+    payload: Payload
+    join: Join
+    fetch: Fetch
+    push: Push
+    ask: Ask
+    finish: Finish
+    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+
+class Join(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Fetch(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Push(_message.Message):
+    __slots__ = ("sequence", "gradients", "samples", "based_on")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BASED_ON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    gradients: int
+    samples: int
+    based_on: int
+    def __init__(self, sequence: _Optional[int] = ..., gradients: _Optional[int] = ..., samples: _Optional[int] = ..., based_on: _Optional[int] = ...) -> None: ...
+
+class Ask(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Finish(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class ReplyEnvelope(_message.Message):
+    __slots__ = ("job", "life", "payload", "progress", "parameters", "accepted", "finished", "refusal", "misaddressed")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    MISADDRESSED_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    life: int
+    payload: Payload
+    progress: Progress
+    parameters: Parameters
+    accepted: Accepted
+    finished: Finished
+    refusal: Refusal
+    misaddressed: Misaddressed
+    def __init__(self, job: _Optional[str] = ..., life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., misaddressed: _Optional[_Union[Misaddressed, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("updates", "samples", "finished")
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    updates: int
+    samples: int
+    finished: str
+    def __init__(self, updates: _Optional[int] = ..., samples: _Optional[int] = ..., finished: _Optional[str] = ...) -> None: ...
+
+class Parameters(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ("updates",)
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    updates: int
+    def __init__(self, updates: _Optional[int] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Misaddressed(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,42 @@
+"""The bundled networks, described without torch: the simulator's timing-only runs need their sizes and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A fully connected network.  `layers` are the widths, inputs first; None: the scenario says."""
+
+    about: str
+    activation: Literal["relu", "sigmoid"]
+    layers: tuple[int, ...] | None = None
+
+    def widths(self, layers: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        widths = layers or self.layers
+        assert widths is not None, "the scenario is checked for layers when it is loaded"
+        return widths
+
+    def parameters(self, layers: tuple[int, ...] | None = None) -> int:
+        """Weights and biases."""
+        return sum(a * b + b for a, b in pairwise(self.widths(layers)))
+
+    def flops_per_sample(self, layers: tuple[int, ...] | None = None) -> float:
+        """Forward 2 for each weight; backward twice as many (gradients of inputs and of weights)."""
+        return 6.0 * sum(a * b for a, b in pairwise(self.widths(layers)))
+
+
+BUNDLED: dict[str, Layered] = {
+    "mlp": Layered("fully connected, rectified; give its layers", "relu"),
+    "speech": Layered(
+        "the paper's acoustic model: 11 frames x 40 energies, 4 x 2,560 sigmoid, softmax of 8,192; 41,777,152 parameters",
+        "sigmoid",
+        (440, 2560, 2560, 2560, 2560, 8192),
+    ),
+}
+
+DIGITS_SAMPLES, DIGITS_INPUTS, DIGITS_CLASSES = 1797, 64, 10
+"""The handwritten digits that scikit-learn bundles (8 x 8 pixels; UCI optical recognition, test part)."""

@@ -1,0 +1,151 @@
+"""Data for real numerics: inputs and targets, split into training and held-out parts, and each replica's minibatches.
+
+A source is the digits bundled with scikit-learn, an .npz file, synthetic noise, or a user's function that returns a pair
+of tensors or a map-style `torch.utils.data.Dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset, default_collate
+
+from core import chance
+from models import user
+from models.catalogue import Layered
+
+
+class DataError(Exception):
+    """The data cannot be trained on; the message says which source, what was found, and what is allowed."""
+
+
+class Batch(NamedTuple):
+    """Inputs and targets of some samples, and the seed of whatever the network draws for them (dropout)."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    seed: int
+
+
+@dataclass(slots=True)
+class Samples:
+    """A dataset and which of its items belong to this part, in an order of their own."""
+
+    dataset: Dataset[Any]
+    indices: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def pick(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The samples at these positions, stacked.  Raises DataError for a value that is no finite number."""
+        chosen = self.indices[positions]
+        if isinstance(self.dataset, TensorDataset):
+            inputs, targets = (tensor[chosen] for tensor in self.dataset.tensors)
+            return inputs, targets
+        inputs, targets = default_collate([self.dataset[int(index)] for index in chosen])
+        if not bool(torch.isfinite(inputs).all()):
+            raise DataError(f"data.source: an input among items {chosen.tolist()} is no finite number")
+        return inputs, targets
+
+
+@dataclass(slots=True)
+class Data:
+    train: Samples
+    held_out: Samples
+
+
+def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None = None) -> Data:
+    """The source, split at random by the seed.  Raises DataError or UserCodeError."""
+    dataset = open_source(source, seed, synthetic)
+    total = len(cast(Sized, dataset))
+    if total < 2:
+        raise DataError(f"data.source = {source!r}: {total} samples; at least 2 are needed, one of them held out")
+    kept = max(1, min(total - 1, round(total * held_out)))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(chance.number(seed, "data", "split")))
+    return Data(Samples(dataset, order[kept:]), Samples(dataset, order[:kept]))
+
+
+def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None) -> Dataset[Any]:
+    if source == "digits":
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        return TensorDataset(torch.tensor(images / 16.0, dtype=torch.float32), torch.tensor(labels))
+    if source == "synthetic":
+        if synthetic is None:
+            raise DataError("data.source = 'synthetic': only for bundled networks, whose shape is known; give your own source")
+        samples, network, layers = synthetic
+        widths, generator = network.widths(layers), torch.Generator().manual_seed(chance.number(seed, "data", "synthetic"))
+        return TensorDataset(
+            torch.randn(samples, widths[0], generator=generator), torch.randint(widths[-1], (samples,), generator=generator)
+        )
+    if source.endswith(".npz"):
+        return from_pair(read_npz(source), source)
+    given = user.call(source, "data.source")
+    return given if isinstance(given, Dataset) else from_pair(given, source)
+
+
+def read_npz(source: str) -> tuple[Any, Any]:
+    """Arrays `x` and `y`.  Object arrays would need pickle and are refused."""
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            if not {"x", "y"} <= set(arrays.files):
+                raise DataError(f"data.source = {source!r}: holds {', '.join(arrays.files) or 'nothing'}; needed are x and y")
+            return arrays["x"], arrays["y"]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"data.source = {source!r}: cannot be read: {error}") from None
+
+
+def from_pair(given: Any, source: str) -> TensorDataset:
+    """Inputs and targets of equal length, all finite; floats become float32."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise DataError(f"data.source = {source!r}: gave a {type(given).__name__}; allowed: (inputs, targets), or a map-style Dataset")
+    tensors = []
+    for name, value in zip(("inputs", "targets"), given, strict=True):
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"data.source = {source!r}: {name} are no numbers: {error}") from None
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()
+        if tensor.dim() == 0:
+            raise DataError(f"data.source = {source!r}: {name} are a single number; the first dimension counts samples")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            wrong = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
+            raise DataError(
+                f"data.source = {source!r}: {name} of {int(wrong.sum())} samples hold NaN or infinity, the first is sample {int(wrong.nonzero()[0])}"
+            )
+        tensors.append(tensor)
+    if len(tensors[0]) != len(tensors[1]):
+        raise DataError(f"data.source = {source!r}: {len(tensors[0])} inputs and {len(tensors[1])} targets; these must be equally many")
+    return TensorDataset(*tensors)
+
+
+class ReplicaMinibatches:
+    """One replica's subset of the training data (every `replicas`-th sample), in a fresh order for each epoch and life.
+
+    All batches have the same size; what an epoch leaves over comes back, elsewhere, in the next.
+    """
+
+    def __init__(self, samples: Samples, number: int, replicas: int, batch: int, seed: int, life: int) -> None:
+        self.samples, self.entity, self.seed, self.life = samples, f"replica/{number}", seed, life
+        self.own = torch.arange(number, len(samples), replicas)
+        if len(self.own) == 0:
+            raise DataError(f"{len(samples)} training samples for {replicas} replicas: replica/{number} has none")
+        self.batch = min(batch, len(self.own))
+        self.in_epoch = len(self.own) // self.batch
+        self._epoch, self._order = -1, self.own
+
+    def minibatch(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.in_epoch)
+        if epoch != self._epoch:
+            key = chance.number(self.seed, self.entity, f"order of epoch {epoch}, life {self.life}")
+            self._order = self.own[torch.randperm(len(self.own), generator=torch.Generator().manual_seed(key))]
+            self._epoch = epoch
+        inputs, targets = self.samples.pick(self._order[position * self.batch : (position + 1) * self.batch])
+        return Batch(inputs, targets, chance.number(self.seed, self.entity, f"draws of step {step}, life {self.life}"))

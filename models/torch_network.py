@@ -1,0 +1,182 @@
+"""Any `torch.nn.Module` as a network of the protocols: one flat vector of parameters, one flat gradient.
+
+The module's parameters are made views of one flat tensor on its device, and their gradients views of another, so that
+installing parameters and reading a gradient are one copy each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core import chance
+from core.work import Cost, Gradient, Quality, Work
+from models.catalogue import Layered
+from models.data import Batch, Data, DataError, Samples
+
+EVALUATION_BATCH = 1024
+
+
+class NetworkError(Exception):
+    """The module cannot be trained by a parameter server; the message says why, and what would do."""
+
+
+def build(network: Layered, layers: tuple[int, ...] | None) -> nn.Module:
+    """The torch module of a bundled network; its outputs are logits."""
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(network.widths(layers)):
+        modules += [nn.Linear(inputs, outputs), nn.ReLU() if network.activation == "relu" else nn.Sigmoid()]
+    return nn.Sequential(*modules[:-1])
+
+
+def made_from(seed: int, make: Callable[[], Any]) -> Any:
+    """Call `make` with torch's global stream at a place that depends on the seed alone, and put the stream back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chance.number(seed, "network", "initial parameters"))
+        return make()
+
+
+class TorchNetwork:
+    """`core.work.Network` over a module and its data."""
+
+    def __init__(
+        self, module: nn.Module, data: Data, *, loss: str = "auto", flops_per_sample: float | None = None,
+        device: str = "cpu", shared: bool = False,
+    ) -> None:  # fmt: skip
+        """`flops_per_sample`: forward and backward, counted by torch where not given.  `shared`: several replicas of this
+        process use this one object, so that each gradient must be a vector of its own."""
+        self.module, self.data, self.device, self.shared = module.to(device), data, torch.device(device), shared
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        check_parameters(trained)
+        self.flat = torch.cat([p.detach().reshape(-1) for p in trained.values()])
+        self.flat_gradient = torch.zeros_like(self.flat)
+        at = 0
+        for p in trained.values():
+            p.data = self.flat[at : at + p.numel()].view_as(p)
+            p.grad = self.flat_gradient[at : at + p.numel()].view_as(p)
+            at += p.numel()
+        self.criterion = criterion(loss, data.train, self.forward)
+        self.normalised = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules())
+        self.flops_per_sample = flops_per_sample if flops_per_sample is not None else self.counted_flops()
+        self._initial = self.flat.cpu().clone()
+
+    def __len__(self) -> int:
+        return len(self._initial)
+
+    def initial(self) -> torch.Tensor:
+        return self._initial.clone()
+
+    def gradient(self, parameters: torch.Tensor, batch: Batch) -> Work[Gradient]:
+        return Work(lambda: self._gradient(parameters, batch), Cost(self.flops_per_sample * len(batch.inputs)))
+
+    def evaluate(self, parameters: torch.Tensor) -> Work[Quality]:
+        return Work(lambda: self._evaluate(parameters), Cost(self.flops_per_sample / 3 * len(self.data.held_out)))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            return self.module(inputs.to(self.device))  # type: ignore[no-any-return]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise NetworkError(f"model.network: the module does not take inputs of shape {tuple(inputs.shape)}: {error}") from None
+
+    def _gradient(self, parameters: torch.Tensor, batch: Batch) -> Gradient:
+        self.flat.copy_(parameters)
+        self.flat_gradient.zero_()
+        self.module.train()
+        torch.manual_seed(batch.seed)
+        loss = self.criterion(self.forward(batch.inputs), batch.targets.to(self.device))
+        loss.backward()
+        gradient = self.flat_gradient.clone() if self.shared else self.flat_gradient.cpu()
+        return Gradient(gradient, loss.item(), len(batch.inputs))
+
+    @torch.no_grad()
+    def _evaluate(self, parameters: torch.Tensor) -> Quality:
+        self.install(parameters)
+        self.module.eval()
+        held_out = self.data.held_out
+        loss, right, counted = 0.0, 0, 0
+        for start in range(0, len(held_out), EVALUATION_BATCH):
+            inputs, targets = held_out.pick(torch.arange(start, min(start + EVALUATION_BATCH, len(held_out))))
+            outputs, targets = self.forward(inputs), targets.to(self.device)
+            loss += self.criterion(outputs, targets).item() * len(inputs)
+            if not targets.is_floating_point():
+                right += int((outputs.argmax(1) == targets).sum())
+                counted += targets.numel()
+        return Quality(loss / len(held_out), right / counted if counted else None)
+
+    def install(self, parameters: torch.Tensor) -> None:
+        """Put parameters into the module; running statistics of batch normalisation are taken anew from training data,
+        since a parameter server has gradients for them nowhere."""
+        self.flat.copy_(parameters)
+        if self.normalised:
+            train = self.data.train
+            batches = torch.arange(min(len(train), 8 * EVALUATION_BATCH)).split(EVALUATION_BATCH)
+            torch.optim.swa_utils.update_bn((train.pick(b)[0] for b in batches), self.module, device=self.device)
+
+    def state_dict(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the plain module's `load_state_dict` takes, on the CPU, no two tensors sharing memory."""
+        with torch.no_grad():
+            self.install(parameters)
+        return {name: value.detach().cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor], source: str) -> None:
+        """Begin from a saved model.  Raises NetworkError for one that does not fit."""
+        try:
+            self.module.load_state_dict(state)
+        except RuntimeError as error:
+            raise NetworkError(f"model.start = {source!r}: does not fit the network: {error}") from None
+        self._initial = self.flat.cpu().clone()
+
+    def counted_flops(self) -> float:
+        """Of one sample, forward and backward: torch's own count of the forward pass, three times."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        inputs, _ = self.data.train.pick(torch.arange(1))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.module.eval()
+            self.forward(inputs)
+        return 3.0 * float(counter.get_total_flops())
+
+
+def check_parameters(trained: dict[str, nn.Parameter]) -> None:
+    if not trained:
+        raise NetworkError("model.network: the module has no parameters to train")
+    kinds = sorted({str(p.dtype) for p in trained.values()})
+    if kinds not in (["torch.float32"], ["torch.float64"]):
+        raise NetworkError(f"model.network: parameters of {', '.join(kinds)}; allowed: all float32, or all float64")
+    for name, p in trained.items():
+        if not bool(torch.isfinite(p).all()):
+            raise NetworkError(f"model.network: parameter {name!r} begins with NaN or infinity")
+
+
+def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The loss, chosen by the targets' type where the scenario leaves it open, tried on two samples."""
+    inputs, targets = train.pick(torch.arange(min(2, len(train))))
+    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        raise DataError("data.source: an item must be a pair of an input and a target, each a tensor or a number")
+    with torch.no_grad():
+        outputs = forward(inputs)
+    if not isinstance(outputs, torch.Tensor):
+        raise NetworkError(f"model.network: the module returns a {type(outputs).__name__}; allowed: a tensor")
+    if loss == "mse" or (loss == "auto" and targets.is_floating_point()):
+        if outputs.shape != targets.shape:
+            raise DataError(f"data.source: targets of shape {tuple(targets.shape)}, outputs of shape {tuple(outputs.shape)}; these must be equal for mse")
+        return lambda given, wanted: functional.mse_loss(given, wanted.to(given.dtype))
+    if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
+        raise DataError(
+            f"data.source: targets {targets.dtype} of shape {tuple(targets.shape)} with outputs of shape {tuple(outputs.shape)}; "
+            "cross-entropy needs one whole number for each sample, and outputs (samples, classes)"
+        )
+    classes = outputs.shape[1]
+
+    def cross_entropy(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        wanted = wanted.long()
+        if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
+            raise DataError(f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}")
+        return functional.cross_entropy(given, wanted)
+
+    return cross_entropy

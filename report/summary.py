@@ -1,0 +1,120 @@
+"""The summary of a run: one JSON object for machines, a page for people."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from report.tally import Tally, distribution
+from scenarios.schema import Scenario
+from scenarios.units import in_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> dict[str, Any]:
+    """The summary; `measured` holds what the world knows and the journal does not, and overrides what stands here.
+
+    Keys are those of the README, "The summary"; a loss that is no finite number is None.
+    """
+    last = tally.curve[-1] if tally.curve else None
+    senders: Counter[str] = Counter()
+    for sender, count in tally.by_sender.items():
+        senders[sender.partition("#")[0]] += count
+    shards = max(1, len(tally.by_shard))
+    return {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "world": world,
+        "protocol": scenario.protocol.kind,
+        "numerics": scenario.numerics,
+        "status": "done",
+        "reason": tally.reason(),
+        "seconds": tally.finished_at(),
+        "wall_seconds": None,
+        "updates": tally.updates,
+        "loss": finite(last.loss) if last else None,
+        "accuracy": last.accuracy if last else None,
+        "messages": 0,
+        "bytes": 0,
+        "staleness": distribution(tally.staleness),
+        "pushes_by_replica": {name: round(count / shards, 1) for name, count in sorted(senders.items(), key=by_number)},
+        "repeated": tally.events["repeated"],
+        "duplicates": tally.events["duplicate"],
+        "refused": tally.events["refused"],
+        "lost_updates": 0,
+        "faults": [],
+        "cost": declared_cost(scenario) if world == "sim" else "real",
+        "notes": [],
+        "digest": None,
+        "model": None,
+        "journal": None,
+        "run": None,
+    } | measured
+
+
+def declared_cost(scenario: Scenario) -> str:
+    """Whose work and size the simulation charges."""
+    cost = scenario.model.cost
+    return "own" if cost is None else f"{cost.parameters} parameters, {cost.flops:.4g} FLOP a sample"
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def by_number(item: tuple[str, int]) -> tuple[str, int]:
+    role, _, number = item[0].rpartition("/")
+    return role, int(number) if number.isdigit() else 0
+
+
+def show(console: Console, summary: dict[str, Any]) -> None:
+    """The page for people."""
+    from rich.table import Table
+
+    status = summary["status"]
+    colour = {"done": "green", "interrupted": "yellow"}.get(status, "red")
+    console.print(f"\n[bold]{summary['scenario']}[/]  seed {summary['seed']}  [{colour}]{status}[/]: {summary['reason']}", highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    kind = "virtual time" if summary["world"] == "sim" else "time"
+    for name, value in rows(summary, kind):
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+    for fault in summary["faults"]:
+        bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
+        verdict = bit or "[yellow]bit nothing[/]"
+        console.print(f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False)
+    for note in summary["notes"]:
+        console.print(f"  [yellow]note[/]   {note}", highlight=False)
+    for key in ("model", "journal", "run"):
+        if summary[key]:
+            console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)
+
+
+def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
+    found = []
+    if summary["seconds"] is not None:
+        wall = f"   ({in_words(summary['wall_seconds'])} of wall time)" if summary["world"] == "sim" else ""
+        found.append((kind, in_words(summary["seconds"]) + wall))
+    rate = f"   ({summary['updates'] / summary['seconds']:.4g}/s)" if summary["seconds"] else ""
+    found.append(("updates", f"{summary['updates']:,}{rate}"))
+    if summary["loss"] is not None:
+        found.append(("held-out loss", f"{summary['loss']:.4f}"))
+    if summary["accuracy"] is not None:
+        found.append(("held-out accuracy", f"{summary['accuracy']:.4f}"))
+    staleness = summary["staleness"]
+    found.append(("staleness", f"mean {staleness['mean']:.2f}, p50 {staleness['p50']}, p99 {staleness['p99']}, max {staleness['max']}"))
+    found.append(("messages", f"{summary['messages']:,} of together {summary['bytes'] / 1e6:,.1f} MB"))
+    pushes = list(summary["pushes_by_replica"].values())
+    if pushes:
+        found.append(("pushes by replica", f"{min(pushes):g} to {max(pushes):g}" if len(pushes) > 16 else " ".join(f"{p:g}" for p in pushes)))
+    odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
+    if odd:
+        found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))
+    if summary["world"] == "sim" and summary["cost"] != "own":
+        found.append(("charged cost", summary["cost"]))
+    if summary["digest"]:
+        found.append(("digest", summary["digest"]))
+    return found

@@ -1,0 +1,105 @@
+"""Counts over the journal, taken as the records come or read back from a file: what the summary is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from core.journal import Journal, Record, number_or_nan
+
+
+class Evaluation(NamedTuple):
+    """One point of the loss curve."""
+
+    time_s: float
+    updates: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run."""
+
+    staleness: Counter[float] = field(default_factory=Counter)
+    by_sender: Counter[str] = field(default_factory=Counter)
+    by_shard: Counter[str] = field(default_factory=Counter)
+    """Updates that each shard's present life stands at."""
+    events: Counter[str] = field(default_factory=Counter)
+    curve: list[Evaluation] = field(default_factory=list)
+    finished: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """When each shard finished, and why."""
+
+    COUNTED = ("repeated", "duplicate", "refused", "crashed", "dropped")
+
+    def attach(self, journal: Journal) -> None:
+        """Count every record from now on."""
+        journal.watch("applied", self.applied)
+        journal.watch("restored", self.restored)
+        journal.watch("evaluated", self.evaluated)
+        journal.watch("finished", self.finish)
+        for event in self.COUNTED:
+            journal.watch(event, self.count)
+
+    def read(self, records: Iterable[Record]) -> None:
+        """Count records that were written before."""
+        takers = {"applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish}
+        takers |= dict.fromkeys(self.COUNTED, self.count)
+        for record in records:
+            if record.event in takers:
+                takers[record.event](*record)
+
+    def applied(self, _time_s: float, node: str, _life: int, _event: str, peer: str, _number: int, value: float, _note: str) -> None:
+        self.staleness[value] += 1
+        self.by_sender[peer] += 1
+        self.by_shard[node] += 1
+
+    def restored(self, _time_s: float, node: str, _life: int, _event: str, _peer: str, number: int, *_: object) -> None:
+        self.by_shard[node] = number
+
+    def evaluated(
+        self, time_s: float, _node: str, _life: int, _event: str, _peer: str, number: int, value: float, note: str
+    ) -> None:  # fmt: skip
+        self.curve.append(Evaluation(time_s, number, value, number_or_nan(note) if note else None))
+
+    def finish(
+        self, time_s: float, node: str, _life: int, _event: str, _peer: str, _number: int, _value: float, note: str
+    ) -> None:  # fmt: skip
+        self.finished[node] = (time_s, note)
+
+    def count(self, _time_s: float, _node: str, _life: int, event: str, *_: object) -> None:
+        self.events[event] += 1
+
+    @property
+    def updates(self) -> int:
+        """Of the shard that has applied the fewest."""
+        return min(self.by_shard.values(), default=0)
+
+    def finished_at(self) -> float | None:
+        """When the last shard finished, if any did."""
+        return max((time_s for time_s, _ in self.finished.values()), default=None)
+
+    def reason(self) -> str:
+        """Which stop condition ended the job."""
+        return next((why for _, why in self.finished.values()), "")
+
+
+def distribution(counts: Counter[float]) -> dict[str, float]:
+    """Mean, median, 99th percentile (nearest rank) and maximum of counted values; zeros if there are none."""
+    total = sum(counts.values())
+    if not total:
+        return {"mean": 0.0, "p50": 0, "p99": 0, "max": 0}
+    values = sorted(counts)
+
+    def percentile(share: float) -> float:
+        seen = 0
+        for value in values:
+            seen += counts[value]
+            if seen >= share * total:
+                return value
+        return values[-1]
+
+    mean = sum(value * count for value, count in counts.items()) / total
+    return {"mean": round(mean, 3), "p50": percentile(0.5), "p99": percentile(0.99), "max": values[-1]}

@@ -1,0 +1,266 @@
+"""From a TOML file to a checked `Scenario`, or every mistake in it at once."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from core.job import EVALUATOR, replica_name, shard_name
+from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
+from scenarios.schema import Fault, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing wrong: where, what was found, what is allowed, the nearest name."""
+
+    file: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.path}: {self.message}" if self.path else f"{self.file}: {self.message}"
+
+
+class ScenarioError(Exception):
+    """The scenario cannot be used; `mistakes` holds every reason."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+def bundled() -> dict[str, Path]:
+    """The scenarios that come with the distribution, by name."""
+    folder = Path(str(resources.files("scenarios")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find(given: str) -> Path:
+    """The file itself, or the bundled scenario of that name ("quickstart", "scenarios/quickstart.toml")."""
+    path = Path(given)
+    if path.is_file():
+        return path
+    known = bundled()
+    name = path.stem if path.parent in (Path(), Path("scenarios")) else ""
+    if name in known:
+        return known[name]
+    raise ScenarioError([Mistake(given, "", f"no such file{nearest(path.stem, known)}; bundled: {', '.join(known)}")])
+
+
+def load(given: str, overrides: Sequence[str] = ()) -> Scenario:
+    """Read and check a scenario; `overrides` are "protocol.replicas=4".  Raises ScenarioError."""
+    path = find(given)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ScenarioError([Mistake(given, "", f"cannot be read as TOML: {error}")]) from None
+    mistakes = [mistake for override in overrides if (mistake := apply(raw, override))]
+    raw.setdefault("name", path.stem)
+    anchor(raw, path.parent)
+    scenario, found = validate(raw, given)
+    if mistakes or found or scenario is None:
+        raise ScenarioError([*mistakes, *found])
+    return scenario
+
+
+def apply(raw: dict[str, Any], override: str) -> Mistake | None:
+    """Put one "a.b.c=value" into the tables; the value is TOML, or a plain word taken as a string."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        return Mistake("--set", override, "found no 'key.path=value'; allowed: as protocol.replicas=4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table: Any = raw
+    *parents, last = key.split(".")
+    for parent in parents:
+        if isinstance(table, list) and parent.isdigit() and int(parent) < len(table):
+            table = table[int(parent)]
+        elif isinstance(table, dict):
+            table = table.setdefault(parent, {})
+        else:
+            return Mistake("--set", key, f"{parent!r} is not in a table")
+    if isinstance(table, list) and last.isdigit() and int(last) < len(table):
+        table[int(last)] = value
+    elif isinstance(table, dict):
+        table[last] = value
+    else:
+        return Mistake("--set", key, f"{last!r} is not in a table")
+    return None
+
+
+def anchor(raw: dict[str, Any], folder: Path) -> None:
+    """Files that a scenario names are beside it, unless they are found from where the user stands."""
+    for table, key in (("model", "network"), ("model", "start"), ("data", "source")):
+        value = raw.get(table, {}).get(key) if isinstance(raw.get(table), dict) else None
+        if not isinstance(value, str):
+            continue
+        file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
+        if Path(file).suffix in (".py", ".npz", ".safetensors") and not Path(file).is_file() and (folder / file).is_file():
+            raw[table][key] = f"{folder / file}{colon}{function}"
+
+
+def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mistake]]:
+    """Every mistake of form, and every mistake of sense among the tables whose form is right."""
+    try:
+        scenario = Scenario.model_validate(raw)
+        sections: dict[str, Any] = {name: getattr(scenario, name) for name in type(scenario).model_fields}
+        mistakes: list[Mistake] = []
+    except ValidationError as error:
+        scenario, sections = None, {}
+        mistakes = [in_words(problem, file) for problem in error.errors(include_url=False)]
+        for name, info in Scenario.model_fields.items():
+            if (info.alias or name) in raw:
+                value = raw[info.alias or name]
+                sections[name] = valid_faults(value) if name == "fault" else valid(info.rebuild_annotation(), value)
+            else:
+                sections[name] = info.get_default(call_default_factory=True, validated_data={})
+    mistakes += [Mistake(file, path, message) for path, message in senseless(sections)]
+    return scenario, mistakes
+
+
+def valid(annotation: Any, value: Any) -> Any:
+    """The value as that type, or None: what is wrong with it is told already."""
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return None
+
+
+def valid_faults(value: Any) -> list[Any]:
+    """Each fault by itself, None in the place of one whose form is wrong."""
+    return [valid(Fault, fault) for fault in value] if isinstance(value, list) else []
+
+
+def in_words(problem: Any, file: str) -> Mistake:
+    """One of pydantic's errors: what was found, what is allowed, the nearest name."""
+    loc = [part for part in problem["loc"] if not is_tag(part, problem["loc"])]
+    path, found, kind = ".".join(map(str, loc)), problem["input"], problem["type"]
+    context = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        keys = allowed_keys(problem["loc"][:-1])
+        return Mistake(file, path, f"unknown key{nearest(str(loc[-1]), keys)}; allowed: {', '.join(keys)}")
+    if kind == "missing":
+        return Mistake(file, path, "missing; it has no default")
+    if kind == "union_tag_not_found":
+        tags = context.get("expected_tags", "").replace("'", "")
+        return Mistake(file, f"{path}.kind", f"missing; allowed: {tags or tags_of(problem['loc'])}")
+    if kind == "union_tag_invalid":
+        tags = context["expected_tags"].replace("'", "")
+        return Mistake(file, f"{path}.kind", f"found {context['tag']!r}{nearest(context['tag'], tags.split(', '))}; allowed: {tags}")
+    if kind == "literal_error":
+        names = context["expected"].replace("'", "").replace(" or ", ", ")
+        return Mistake(file, path, f"found {found!r}{nearest(str(found), names.split(', '))}; allowed: {names}")
+    if kind == "value_error":
+        told = str(context["error"])
+        near = nearest(str(found), BUNDLED) if path == "model.network" else ""
+        return Mistake(file, path, f"found {found!r}{near}; {told}")
+    message = problem["msg"].removeprefix("Input should be ")
+    return Mistake(file, path, f"found {short(found)}; allowed: {message}")
+
+
+def short(found: object) -> str:
+    text = repr(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """"; did you mean 'x'?", or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def is_tag(part: int | str, loc: Sequence[int | str]) -> bool:
+    """Pydantic puts the tag of a tagged union into the path, which nobody wrote: ("fault", 0, "crash", "at")."""
+    index = list(loc).index(part)
+    before = loc[index - 1] if index else None
+    if isinstance(before, int) and index >= 2 and loc[index - 2] == "fault":
+        return True
+    return before == "rule" and part in ("sgd", "momentum", "adagrad", "adam")
+
+
+def allowed_keys(loc: Sequence[int | str]) -> list[str]:
+    """The keys of the table at that place of the schema."""
+    models: set[type[BaseModel]] = {Scenario}
+    for part in loc:
+        fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
+        if fields:
+            models = {found for field in fields for found in models_in(field.annotation)}
+        else:
+            models = {model for model in models if tag(model) == part} or models  # the tag of a union, or a list's index
+    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+
+
+def models_in(annotation: Any) -> set[type[BaseModel]]:
+    """Every table type that a field's annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {found for argument in getattr(annotation, "__args__", ()) for found in models_in(argument)}
+
+
+def tag(model: type[BaseModel]) -> str:
+    kind = model.model_fields.get("kind")
+    return str(kind.annotation.__args__[0]) if kind and kind.annotation else ""
+
+
+def tags_of(loc: Sequence[int | str]) -> str:
+    info = Scenario.model_fields.get(str(loc[0]))
+    return ", ".join(sorted(tag(model) for model in models_in(info.annotation))) if info else ""
+
+
+def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
+    model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
+    if model is not None:
+        yield from senseless_model(model, data)
+    if protocol is not None:
+        stop = protocol.stop
+        if stop.updates is None and stop.epochs is None and stop.time is None:
+            yield "protocol.stop", "nothing here is sure to happen; allowed: updates, epochs or time, and loss or accuracy beside one of them"
+        if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
+            yield "protocol.stop", "loss and accuracy need numerics = 'real'; allowed: updates, epochs, time"
+        yield from senseless_faults(sections, protocol)
+
+
+def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
+    if model.network in BUNDLED:
+        if BUNDLED[model.network].layers is None and model.layers is None:
+            yield "model.layers", f"missing; {model.network!r} needs its widths, inputs first, as [{DIGITS_INPUTS}, 128, {DIGITS_CLASSES}]"
+            return
+        widths = BUNDLED[model.network].widths(model.layers)
+        if data is not None and data.source == "digits" and (widths[0], widths[-1]) != (DIGITS_INPUTS, DIGITS_CLASSES):
+            yield "model.layers", f"found {list(widths)}; digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
+    elif model.layers is not None:
+        yield "model.layers", f"only bundled networks have layers; {model.network!r} makes its own"
+
+
+def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[str, str]]:
+    cluster = sections.get("cluster")
+    roles = role_names(protocol, real=sections.get("numerics") != "timing")
+    machines = cluster.machines if cluster is not None and cluster.machines else len(roles)
+    names = [*roles, *(f"machine/{number}" for number in range(machines))]
+    for number, fault in enumerate(sections.get("fault") or ()):
+        if fault is None:
+            continue
+        if not fnmatch.filter(names, fault.target):
+            near = nearest(fault.target, names)
+            yield f"fault.{number}.target", f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'"
+        if fault.kind == "crash" and fault.repair is None and any(r.startswith("shard") for r in fnmatch.filter(names, fault.target)):
+            yield f"fault.{number}.repair", "missing; a shard that never comes back ends the job"
+
+
+def role_names(protocol: Any, *, real: bool = True) -> list[str]:
+    """Every role of a job, in the order in which machines are given out."""
+    shards = [shard_name(number) for number in range(protocol.shards)]
+    replicas = [replica_name(number) for number in range(protocol.replicas)]
+    return [*shards, *replicas, *([EVALUATOR] if real else [])]

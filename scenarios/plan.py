@@ -1,0 +1,208 @@
+"""From a scenario to what the roles of a job are made of; the same for both worlds.
+
+Torch is imported only where the scenario's numerics are real.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.job import Job, Shared, Stop, shard_name
+from core.rules import RULES, Rule
+from core.vector import cut
+from core.work import Minibatches, Network
+from models.catalogue import BUNDLED, DIGITS_SAMPLES
+from models.phantom_network import PhantomMinibatches, PhantomNetwork
+from scenarios.load import Mistake, ScenarioError
+from scenarios.schema import HONOURED_BY, Scenario
+
+if TYPE_CHECKING:
+    from models.torch_network import TorchNetwork
+
+BYTES_OF_FLOAT32 = 4
+
+LOCAL_SHARE = {"sgd": 1.0, "momentum": 1.0, "adagrad": 0.1, "adam": 0.0}
+"""The replica's own rate beside the shard's, by rule: docs/PAPER.md, "alpha is unrelated to the server's rate"."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A job and what its roles are made of.
+
+    `payload_scale`: declared bytes for each byte of a real vector, which the simulator charges.
+    """
+
+    scenario: Scenario
+    job: Job
+    network: Network
+    data: Callable[[int, int], Minibatches]
+    """Replica's number and life -> its minibatches."""
+    payload_scale: float
+
+    def rule(self) -> Rule:
+        """A fresh rule, without state."""
+        given = self.scenario.protocol.rule.model_dump()
+        return RULES[given.pop("kind")](**given)
+
+    def torch_network(self) -> TorchNetwork:
+        """The network, where numerics are real."""
+        from models.torch_network import TorchNetwork
+
+        assert isinstance(self.network, TorchNetwork)
+        return self.network
+
+    def save(self, parameters: Any, path: Path) -> None:
+        """Write a model that the plain module's `load_state_dict` takes."""
+        from safetensors.torch import save_file
+
+        partial = path.with_name(f".{path.name}.partial")
+        save_file(self.torch_network().state_dict(parameters), partial)
+        partial.replace(path)
+
+
+def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", shared: bool = False) -> Plan:
+    """Make the network and the data.  Raises ScenarioError for whatever of the user's does not fit.
+
+    `real` overrides the scenario's numerics; `shared`: all replicas are of this process and use the one network.
+    """
+    if scenario.numerics == "real" if real is None else real:
+        network, data, training_samples = real_parts(scenario, device, shared)
+        if scenario.model.cost is not None:
+            payload_scale = scenario.model.cost.parameters * BYTES_OF_FLOAT32 / network.initial().nbytes
+        else:
+            payload_scale = 1.0
+    else:
+        network, data, training_samples = phantom_parts(scenario)
+        payload_scale = 1.0
+    if scenario.protocol.shards > len(network):
+        raise complaint(scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share")
+    return Plan(scenario, job(scenario, len(network), training_samples), network, data, payload_scale)
+
+
+def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
+    """The job as its roles know it."""
+    protocol = scenario.protocol
+    rate = protocol.local_rate
+    if rate is None:
+        rate = LOCAL_SHARE[protocol.rule.kind] * protocol.rule.learning_rate
+    parts = cut(parameters, protocol.shards)
+    stop = protocol.stop
+    return Job(
+        shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
+        replicas=protocol.replicas,
+        stop=Stop(
+            stop.updates,
+            math.ceil(stop.epochs * training_samples) if stop.epochs is not None else None,
+            stop.time,
+            stop.loss,
+            stop.accuracy,
+        ),
+        n_fetch=protocol.n_fetch,
+        n_push=protocol.n_push,
+        local_rate=rate,
+        max_behind=protocol.max_behind,
+        warm_updates=protocol.warmstart,
+        deadline_s=protocol.deadline,
+        evaluate_every_s=protocol.evaluate_every,
+        snapshot_every_s=protocol.snapshot_every if protocol.durability == "snapshot" else None,
+    )
+
+
+def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, Callable[[int, int], Minibatches], int]:
+    import torch
+
+    from models import data as datasets
+    from models import torch_network, user
+
+    torch.set_num_threads(scenario.exec.threads)
+    model, protocol = scenario.model, scenario.protocol
+    bundled = BUNDLED.get(model.network)
+    try:
+        if bundled is not None:
+            module = torch_network.made_from(scenario.seed, lambda: torch_network.build(bundled, model.layers))
+        else:
+            module = torch_network.made_from(scenario.seed, lambda: user.call(model.network, "model.network"))
+            if not isinstance(module, torch.nn.Module):
+                raise user.UserCodeError(f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module")
+        synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
+        data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
+        flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None
+        network = torch_network.TorchNetwork(
+            module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared
+        )
+        if model.start is not None:
+            load_start(network, model.start)
+        for number in range(protocol.replicas):
+            datasets.ReplicaMinibatches(data.train, number, protocol.replicas, protocol.batch, scenario.seed, 0)
+    except (user.UserCodeError, datasets.DataError, torch_network.NetworkError) as error:
+        raise complaint(scenario, "", str(error)) from error
+
+    def minibatches(number: int, life: int) -> Minibatches:
+        return datasets.ReplicaMinibatches(data.train, number, protocol.replicas, protocol.batch, scenario.seed, life)
+
+    return network, minibatches, len(data.train)
+
+
+def load_start(network: TorchNetwork, source: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from models.torch_network import NetworkError
+
+    try:
+        state = load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise NetworkError(f"model.start = {source!r}: cannot be read: {error}") from None
+    network.load_state_dict(state, source)
+
+
+def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Minibatches], int]:
+    """Sizes and costs alone; a user's own network is built once for its size, unless its cost is declared."""
+    model, bundled = scenario.model, BUNDLED.get(scenario.model.network)
+    if model.cost is not None:
+        network = PhantomNetwork(model.cost.parameters, model.cost.flops)
+    elif bundled is not None:
+        network = PhantomNetwork(bundled.parameters(model.layers), bundled.flops_per_sample(model.layers))
+    else:
+        measured = real_parts(scenario, "cpu", shared=True)[0]
+        network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
+    batch = scenario.protocol.batch
+    samples = round(total_samples(scenario) * (1 - scenario.data.held_out))
+    return network, lambda _number, _life: PhantomMinibatches(batch), samples
+
+
+def total_samples(scenario: Scenario) -> int:
+    """How many samples the source has, read from it only where that cannot be known otherwise."""
+    if scenario.data.source == "digits":
+        return DIGITS_SAMPLES
+    if scenario.data.source == "synthetic":
+        return scenario.data.samples
+    from models import data as datasets
+    from models import user
+
+    try:
+        data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed)
+    except (user.UserCodeError, datasets.DataError) as error:
+        raise complaint(scenario, "", str(error)) from error
+    return len(data.train) + len(data.held_out)
+
+
+def complaint(scenario: Scenario, path: str, message: str) -> ScenarioError:
+    return ScenarioError([Mistake(scenario.name, path, message)])
+
+
+def not_honoured(scenario: Scenario, world: str) -> list[str]:
+    """What of the scenario this world cannot honour, and why: only keys that someone set."""
+    given = []
+    for key, (by, why) in HONOURED_BY.items():
+        value: Any = scenario
+        *tables, last = key.split(".")
+        for table in tables:
+            value = getattr(value, table)
+        if by != world and last in value.model_fields_set and getattr(value, last) != type(value).model_fields[last].default:
+            given.append(f"{key} is not honoured by {world}ctl: {why}")
+    return given

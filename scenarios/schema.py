@@ -1,0 +1,240 @@
+"""What may stand in a scenario file.  One model for each table; the same file drives both worlds.
+
+`HONOURED_BY` says which keys only one world can honour; the other says so, every time.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+from models.catalogue import BUNDLED
+from scenarios.units import Bandwidth, Duration, Operations, PositiveDuration, Speed, Updates
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are mistakes, values are never changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def known_network(name: str) -> str:
+    """A bundled network, or "file.py:function", or "package.module:function"."""
+    if ":" not in name and name not in BUNDLED:
+        raise ValueError(f"allowed: {', '.join(BUNDLED)}, or 'my_file.py:function', or 'package.module:function'")
+    return name
+
+
+def known_source(name: str) -> str:
+    if ":" not in name and name not in ("digits", "synthetic") and not name.endswith(".npz"):
+        raise ValueError("allowed: digits, synthetic, a file that ends in .npz, 'my_file.py:function', or 'package.module:function'")
+    return name
+
+
+class DeclaredCost(Table):
+    """Charge these instead of the network's own size and work."""
+
+    parameters: PositiveInt
+    flops: Operations
+    """Forward and backward, for one sample."""
+
+
+def declared(value: Any) -> Any:
+    """A bundled network's name stands for its parameters and FLOPs."""
+    if not isinstance(value, str):
+        return value
+    if value not in BUNDLED or BUNDLED[value].layers is None:
+        priced = ", ".join(name for name, network in BUNDLED.items() if network.layers)
+        raise ValueError(f"allowed: {priced}, or {{ parameters = 41_777_152, flops = '250 MFLOP' }}")
+    shape = BUNDLED[value]
+    return DeclaredCost.model_construct(parameters=shape.parameters(), flops=shape.flops_per_sample())
+
+
+class Model(Table):
+    network: Annotated[str, AfterValidator(known_network)] = "mlp"
+    layers: Annotated[tuple[PositiveInt, ...], Field(min_length=2, strict=False)] | None = None
+    loss: Literal["auto", "cross-entropy", "mse"] = "auto"
+    cost: Annotated[DeclaredCost | None, BeforeValidator(declared)] = None
+    start: str | None = None
+    """A .safetensors file to begin from."""
+
+
+class Data(Table):
+    source: Annotated[str, AfterValidator(known_source)] = "digits"
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    samples: PositiveInt = 10_000
+    """How many the synthetic source makes."""
+
+
+class SgdRule(Table):
+    kind: Literal["sgd"]
+    learning_rate: Positive
+
+
+class MomentumRule(Table):
+    kind: Literal["momentum"]
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class AdagradRule(Table):
+    kind: Literal["adagrad"]
+    learning_rate: Positive
+
+
+class AdamRule(Table):
+    kind: Literal["adam"]
+    learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-8
+
+
+Rule = Annotated[SgdRule | MomentumRule | AdagradRule | AdamRule, Field(discriminator="kind")]
+
+
+class Stop(Table):
+    """Whichever comes first."""
+
+    updates: PositiveInt | None = None
+    epochs: Positive | None = None
+    time: PositiveDuration | None = None
+    loss: NotNegative | None = None
+    accuracy: Probability | None = None
+
+
+class Downpour(Table):
+    kind: Literal["downpour"]
+    replicas: PositiveInt = 4
+    shards: PositiveInt = 2
+    batch: PositiveInt = 32
+    n_fetch: PositiveInt = 1
+    n_push: PositiveInt = 1
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    local_rate: NotNegative | None = None
+    """The replica's own step; left out, it follows from the rule (docs/PAPER.md)."""
+    max_behind: PositiveInt = 8
+    warmstart: Updates = 0
+    durability: Literal["none", "snapshot"] = "none"
+    snapshot_every: PositiveDuration = 30.0
+    deadline: PositiveDuration = 10.0
+    evaluate_every: PositiveDuration = 10.0
+    stop: Stop = Stop(epochs=20)
+
+
+class SpeedSpread(Table):
+    """Static speed of each machine, lognormal about the median."""
+
+    median: Speed
+    sigma: NotNegative = 0.0
+
+
+def spread(value: Any) -> Any:
+    return {"median": value} if isinstance(value, str) else value
+
+
+class Jitter(Table):
+    """Noise of each task, lognormal with mean 1."""
+
+    sigma: NotNegative = 0.0
+
+
+class Cluster(Table):
+    """The simulated machines."""
+
+    machines: PositiveInt | None = None
+    """Left out: one for each role."""
+    speed: Annotated[SpeedSpread, BeforeValidator(spread)] = SpeedSpread.model_construct(median=40e9, sigma=0.0)
+    jitter: Jitter = Jitter()
+    memory: Bandwidth = 10e9
+    disk: Bandwidth = 200e6
+    start_up: Duration = 1.0
+
+
+class Network(Table):
+    """The simulated network: `latency` (latency + bytes / NIC, nothing shared), or `fifo`: also serialised at each NIC."""
+
+    model: Literal["latency", "fifo"] = "fifo"
+    nic: Bandwidth = 1.25e9
+    latency: Duration = 50e-6
+
+
+class Crash(Table):
+    """`target = "replica/3"` loses the process (peers see resets), `"machine/3"` the machine (peers see silence)."""
+
+    kind: Literal["crash"]
+    target: str
+    at: Duration
+    repair: PositiveDuration | None = None
+    """Until a new life starts; left out: never."""
+
+
+class Pause(Table):
+    kind: Literal["pause"]
+    target: str
+    at: Duration
+    for_: Annotated[PositiveDuration, Field(alias="for")]
+
+
+class Slowdown(Table):
+    kind: Literal["slowdown"]
+    target: str
+    at: Duration = 0.0
+    for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    """How many times slower."""
+
+
+class Loss(Table):
+    """Messages to and from the target are lost, each with this probability."""
+
+    kind: Literal["loss"]
+    target: str
+    at: Duration = 0.0
+    for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    probability: Probability
+
+
+Fault = Annotated[Crash | Pause | Slowdown | Loss, Field(discriminator="kind")]
+
+
+class Execution(Table):
+    """The real processes."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Of the launcher; 0 takes any that is free."""
+    start_within: PositiveDuration = 60.0
+
+
+class Scenario(Table):
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: str = "scenario"
+    seed: Annotated[int, Field(ge=0)] = 0
+    numerics: Literal["real", "timing"] = "real"
+    model: Model = Model()
+    data: Data = Data()
+    protocol: Annotated[Downpour, Field(default_factory=lambda: Downpour(kind="downpour"))]
+    cluster: Cluster = Cluster()
+    network: Network = Network()
+    fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
+    exec: Execution = Execution()
+
+
+HONOURED_BY: dict[str, tuple[str, str]] = {
+    "numerics": ("sim", "execctl always trains for real"),
+    "model.cost": ("sim", "real machines take what the network takes"),
+    "cluster": ("sim", "the machines are the ones you have"),
+    "network": ("sim", "the network is the one you have"),
+    "fault": ("sim", "faults are not injected into real processes"),
+    "protocol.durability": ("sim", "shards of execctl keep their parameters in memory"),
+    "protocol.snapshot_every": ("sim", "shards of execctl keep their parameters in memory"),
+    "exec": ("exec", "the simulator has no processes and computes on the CPU"),
+}
+"""Key: the world that honours it, and why the other does not."""

@@ -1,0 +1,119 @@
+"""Faults, as the scenario declares them, carried out on the simulated cluster at their times.
+
+Each keeps count of what it bit (processes, messages, computing time), because a fault that bit nothing says that the
+scenario did not test what its author believes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from core import chance
+from scenarios.schema import Crash, Loss, Pause, Slowdown
+from sim.device import Machine
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster, Role
+
+
+@dataclass(slots=True)
+class Injected:
+    """One declared fault and what it has bitten so far."""
+
+    index: int
+    fault: Any
+    bit: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        return f"fault.{self.index} {self.fault.kind}"
+
+    def report(self) -> dict[str, Any]:
+        """For the summary: what was declared, and what it did."""
+        at = getattr(self.fault, "at", None)
+        bit = {key: round(value, 9) if isinstance(value, float) else value for key, value in sorted(self.bit.items())}
+        return {"kind": self.fault.kind, "target": self.fault.target, "at_s": at, "bit": bit}
+
+
+def schedule(faults: Iterable[Any], cluster: Cluster, seed: int) -> list[Injected]:
+    """Plan every fault; returns them, to be read when the run is over."""
+    injected = [Injected(index, fault) for index, fault in enumerate(faults)]
+    for one in injected:
+        begin = {Crash: crash, Pause: pause, Slowdown: slow_down, Loss: lose}[type(one.fault)]
+        stream = chance.stream(seed, one.name, "draws")
+        cluster.at(one.fault.at, lambda one=one, begin=begin, stream=stream: begin(one, cluster, stream))
+    return injected
+
+
+def crash(one: Injected, cluster: Cluster, _: random.Random) -> None:
+    fault: Crash = one.fault
+    for machine in fnmatch.filter(cluster.machines, fault.target):
+        cluster.lose_machine(cluster.machines[machine], one, fault.repair)
+    for role in fnmatch.filter(cluster.roles, fault.target):
+        cluster.crash(cluster.roles[role], one, fault.repair)
+
+
+def pause(one: Injected, cluster: Cluster, _: random.Random) -> None:
+    """The processes that are paused are those that live now; one that is restarted meanwhile is another."""
+    for role in targeted(one, cluster):
+        if role.host is not None and not role.host.life.paused:
+            host = role.host
+            one.bit["processes"] += 1
+            cluster.record("paused", role.name, note=one.name)
+            host.device.pause()
+            host.life.pause()
+            cluster.at(cluster.now() + one.fault.for_, lambda role=role, host=host: resume(one, cluster, role, host))
+
+
+def resume(one: Injected, cluster: Cluster, role: Role, host: Any) -> None:
+    if host.life.up:
+        one.bit["callbacks held"] += len(host.life.held)
+        cluster.record("resumed", role.name, note=one.name)
+        host.device.resume()
+        host.life.resume()
+
+
+def slow_down(one: Injected, cluster: Cluster, _: random.Random) -> None:
+    machines = {role.machine.name: role.machine for role in targeted(one, cluster)}
+    set_slowness(one, cluster, machines.values(), one.fault.factor)
+    if one.fault.for_ is not None:
+        cluster.at(cluster.now() + one.fault.for_, lambda: set_slowness(one, cluster, machines.values(), None))
+
+
+def set_slowness(one: Injected, cluster: Cluster, machines: Iterable[Machine], factor: float | None) -> None:
+    for machine in machines:
+        devices = [role.host.device for role in cluster.roles.values() if role.machine is machine and role.host is not None]
+        for device in devices:
+            device.settle()
+        if factor is None:
+            del machine.slowdowns[one.index]
+        else:
+            machine.slowdowns[one.index] = factor
+        for device in devices:
+            device.retime()
+        cluster.record("slowed", machine.name, value=machine.slowness, note=one.name)
+
+
+def lose(one: Injected, cluster: Cluster, stream: random.Random) -> None:
+    machines = {role.machine.name for role in targeted(one, cluster)}
+
+    def leak(source: Machine, destination: Machine) -> str:
+        if (source.name in machines or destination.name in machines) and stream.random() < one.fault.probability:
+            one.bit["messages"] += 1
+            return one.name
+        return ""
+
+    cluster.network.leaks.append(leak)
+    if one.fault.for_ is not None:
+        cluster.at(cluster.now() + one.fault.for_, lambda: cluster.network.leaks.remove(leak))
+
+
+def targeted(one: Injected, cluster: Cluster) -> list[Role]:
+    """The roles that a fault is aimed at, by their names or by their machines'."""
+    target = one.fault.target
+    return [role for role in cluster.roles.values() if fnmatch.fnmatchcase(role.name, target) or fnmatch.fnmatchcase(role.machine.name, target)]

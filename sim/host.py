@@ -1,0 +1,213 @@
+"""The simulated host: one life of a role on a machine, as `core.node.Node` describes it.
+
+A call is one object that travels there and back.  At the addressee it waits its turn, is handled in one go, and its reply
+leaves when the cost of handling it is paid.  Deadlines are the caller's: one timer for the earliest, since calls of one
+host have the same patience and so end in the order in which they began.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from core.journal import Journal
+from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
+from core.node import NOTHING, Outcome, Server
+from core.work import Work
+from sim.device import Device, Machine
+from sim.loop import Future, Life, SimLoop, Timer
+from sim.network import Message, Network
+
+HEADER_BYTES = 64
+"""What a request or reply weighs without its payload; execctl's protobuf envelopes are 40 to 90 bytes."""
+
+REQUEST, SERVED, REPLY, RESET = range(4)
+
+
+class Address(Protocol):
+    """Where a role is reached: its machine, and its present life while it has one."""
+
+    machine: Machine
+    host: Host | None
+
+
+class Call(Future, Message):
+    """A request on its way, then its reply on the way back; and the future of that reply."""
+
+    __slots__ = (
+        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "nbytes", "outcome", "request",
+        "stage", "to", "waits",
+    )  # fmt: skip
+    addressee: Host
+    outcome: tuple[Any, int, str]
+    """Reply, life of whoever replies, and why the request was not even looked at."""
+
+    def __call__(self, _: object) -> None:
+        if self.stage == SERVED:
+            self.addressee.departs(self)
+        elif self.caller.network.is_there(self):
+            if self.stage != REQUEST:
+                self.caller.returned(self)
+            elif (host := self.to.host) is not None:
+                self.addressee = host
+                host.arrive(self)
+            else:
+                self.stage = RESET
+                self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
+
+
+class Host:
+    """One life of a role.  Its doors do nothing once that life is over."""
+
+    def __init__(
+        self, life: Life, machine: Machine, network: Network, addresses: Mapping[str, Address], journal: Journal,
+        device: Device, stream: random.Random, deadline_s: float, payload_scale: float,
+    ) -> None:  # fmt: skip
+        self.life, self.machine, self.network, self.addresses, self.device = life, machine, network, addresses, device
+        self.loop: SimLoop = life.loop
+        self.name, self.incarnation, self.random = life.name, life.incarnation, stream
+        self.sender = Sender(life.name, life.incarnation)
+        self.record = journal.recorder(life.name, life.incarnation, self.loop.now)
+        self.deadline_s, self.payload_scale = deadline_s, payload_scale
+        self.server: Server | None = None
+        self.lives: dict[str, int] = {}
+        self.refusals: Counter[str] = Counter()
+        self.persist: Callable[[Any], None] = lambda snapshot: None
+        self._outstanding: deque[Call] = deque()
+        self._timer: Timer | None = None
+        self._queue: deque[Call] = deque()
+        self._serving = False
+
+    # core.node.Node
+
+    def now(self) -> float:
+        return self.loop.now()
+
+    def call(self, peer: str, request: Request[Any]) -> Future:
+        call = Call(loop=self.loop)
+        if not self.life.up:
+            return call
+        call.caller, call.to, call.request, call.stage = self, self.addresses[peer], request, REQUEST
+        call.addressee_life = self.lives.get(peer, 0)
+        call.deadline_s = self.loop.env._now + self.deadline_s
+        outstanding = self._outstanding
+        while outstanding and outstanding[0].done():
+            outstanding.popleft()
+        outstanding.append(call)
+        if self._timer is None:
+            self._arm()
+        payload = request.payload
+        nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
+        self.network.send(call, self.machine, call.to.machine, nbytes)
+        return call
+
+    def compute(self, work: Work[Any]) -> Future:
+        """The function runs now, on what it finds now; its result is there when the cost is paid."""
+        future = self.loop.create_future()
+        if self.life.up:
+            result = work.run()
+            self.device.begin(work.cost, lambda: future.set_result(result))
+        return future
+
+    # the caller's side
+
+    def _arm(self) -> None:
+        self._timer = self.life.context.run(self.loop.call_at, self._outstanding[0].deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        outstanding = self._outstanding
+        while outstanding and (outstanding[0].done() or outstanding[0].deadline_s <= self.loop.env.now):
+            fail(outstanding.popleft(), TimedOut(f"no answer in {self.deadline_s:g} s"))
+        self._timer = None
+        if outstanding:
+            self._arm()
+
+    def returned(self, call: Call) -> None:
+        """A reply, or the news that nobody will send one, has come back to this host."""
+        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.returned(call)):
+            return
+        if call.done():
+            return
+        if call.stage == RESET:
+            fail(call, Unreachable("nobody is there"))
+            return
+        reply, life, misdirected = call.outcome
+        self.lives[call.addressee.name] = life
+        if misdirected:
+            fail(call, Unreachable(misdirected))
+        elif type(reply) is Refusal:
+            fail(call, Refused(reply.reason))
+        else:
+            call.set_result(reply)
+
+    def reset_calls_to(self, address: Address) -> int:
+        """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
+        cut_off = [call for call in self._outstanding if call.to is address and not call.done()]
+        for call in cut_off:
+            self.loop.call_later(self.network.latency_s, self._reset, call)
+        return len(cut_off)
+
+    def _reset(self, call: Call) -> None:
+        call.stage = RESET
+        self.returned(call)
+
+    # the addressee's side
+
+    def arrive(self, call: Call) -> None:
+        """A request has reached this process: it is handled now, or after those that came before."""
+        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.arrive(call)):
+            return
+        if self._serving:
+            self._queue.append(call)
+        else:
+            self.serve(call)
+
+    def serve(self, call: Call) -> None:
+        """Handle one request in this life's context, and charge its cost before the reply may leave."""
+        if call.addressee_life != self.incarnation and (why := misaddressed("", "", call.addressee_life, self.incarnation)):
+            self.refusals["misaddressed"] += 1
+            call.outcome = (None, self.incarnation, why)
+            self.send_back(call)
+            return
+        if self.server is None:
+            call.outcome = (Refusal(f"{self.name} serves nothing"), self.incarnation, "")
+            self.send_back(call)
+            return
+        outcome: Outcome = self.life.context.run(self.server.handle, call.request, call.caller.sender)
+        if outcome.persist is not None:
+            self.persist(outcome.persist)
+        call.outcome = (outcome.reply, self.incarnation, "")
+        delay_s = 0.0 if outcome.cost is NOTHING else self.machine.takes(outcome.cost) * self.payload_scale
+        if delay_s > 0:
+            self._serving = True
+            call.stage, call.callbacks = SERVED, (call,)
+            self.loop.after(delay_s, call)
+        else:
+            self.send_back(call)
+
+    def departs(self, call: Call) -> None:
+        """The cost of handling is paid: the reply leaves, and whoever waited longest is served."""
+        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.departs(call)):
+            return
+        self._serving = False
+        self.send_back(call)
+        while self._queue and not self._serving:
+            self.serve(self._queue.popleft())
+
+    def send_back(self, call: Call) -> None:
+        call.stage = REPLY
+        reply = call.outcome[0]
+        if type(reply) is Refusal:
+            self.refusals["refused"] += 1
+        payload = None if reply is None else reply.payload
+        nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
+        self.network.send(call, self.machine, call.caller.machine, nbytes)
+
+
+def fail(future: Future, error: Exception) -> None:
+    """An answer that nobody waits for any more is nobody's error."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it as looked at

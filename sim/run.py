@@ -1,0 +1,83 @@
+"""Run one scenario in the simulated world, from its plan to its summary."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from core import chance
+from core.journal import Journal
+from report.summary import summarise
+from report.tally import Tally
+from scenarios.plan import Plan, not_honoured, plan
+from scenarios.schema import Scenario
+from sim.cluster import Cluster
+from sim.loop import SimLoop
+
+PROGRESS_EVERY_S = 0.1
+"""Of wall time."""
+
+
+class Run:
+    """One simulation: `begin`, then `finish`; a KeyboardInterrupt between the two loses nothing that was written."""
+
+    def __init__(
+        self, scenario: Scenario, file: IO[bytes] | None = None, *,
+        shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.scenario = scenario
+        self.began = time.monotonic()
+        self.plan: Plan = plan(scenario, shared=True)
+        self.journal, self.tally = Journal(file), Tally()
+        self.tally.attach(self.journal)
+        ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None
+        self.loop = SimLoop(ties)
+        self.cluster = Cluster(self.plan, self.journal, self.loop)
+        self._on_progress, self._shown_at = on_progress, self.began
+
+    def simulate(self) -> None:
+        """To the end of the job."""
+        self.cluster.begin()
+        if self._on_progress is not None:
+            self.loop.on_event = self._look
+        self.loop.run(until=self.cluster.done)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._on_progress is not None and now - self._shown_at >= PROGRESS_EVERY_S:
+            self._shown_at = now
+            self._on_progress(self.cluster)
+
+    def summary(self, *, interrupted: bool = False) -> dict[str, Any]:
+        """What happened so far."""
+        cluster, failed = self.cluster, self.cluster.failed
+        finished_at = self.tally.finished_at()
+        return summarise(
+            self.scenario, "sim", self.tally,
+            **({"status": "interrupted", "reason": "Ctrl-C"} if interrupted else {"status": "failed", "reason": failed} if failed else {}),
+            seconds=round(finished_at if finished_at is not None and not failed else self.loop.time(), 9),
+            wall_seconds=round(time.monotonic() - self.began, 3),
+            messages=cluster.network.messages,
+            bytes=int(cluster.network.bytes),
+            lost_updates=cluster.lost_updates,
+            faults=[fault.report() for fault in cluster.report_faults()],
+            notes=not_honoured(self.scenario, "sim"),
+            digest=self.journal.digest(),
+        )  # fmt: skip
+
+    def save_model(self, path: Path) -> bool:
+        """Write the final parameters, if there are any; False if there are none."""
+        if self.cluster.final is None:
+            return False
+        self.plan.save(self.cluster.final.parameters, path)
+        return True
+
+
+def simulate(scenario: Scenario, *, shuffle_ties: bool = False) -> Run:
+    """Run a scenario to its end, without files; for tests and studies."""
+    run = Run(scenario, shuffle_ties=shuffle_ties)
+    run.simulate()
+    return run
