@@ -17,10 +17,7 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 from core import chance
 from models import user
 from models.catalogue import Layered
-
-
-class DataError(Exception):
-    """The data cannot be trained on; the message says which source, what was found, and what is allowed."""
+from models.errors import DataError
 
 
 class Batch(NamedTuple):
@@ -47,7 +44,10 @@ class Samples:
         if isinstance(self.dataset, TensorDataset):
             inputs, targets = (tensor[chosen] for tensor in self.dataset.tensors)
             return inputs, targets
-        inputs, targets = default_collate([self.dataset[int(index)] for index in chosen])
+        try:
+            inputs, targets = default_collate([self.dataset[int(index)] for index in chosen])
+        except Exception as error:  # the user's own code may raise anything
+            raise DataError(f"data.source: items {chosen.tolist()[:8]} cannot be read and stacked: {user.told(error)}") from error
         if not bool(torch.isfinite(inputs).all()):
             raise DataError(f"data.source: an input among items {chosen.tolist()} is no finite number")
         return inputs, targets

@@ -17,13 +17,11 @@ from torch.nn import functional
 from core import chance
 from core.work import Cost, Gradient, Quality, Work
 from models.catalogue import Layered
-from models.data import Batch, Data, DataError, Samples
+from models.data import Batch, Data, Samples
+from models.errors import DataError, NetworkError
+from models.user import told
 
 EVALUATION_BATCH = 1024
-
-
-class NetworkError(Exception):
-    """The module cannot be trained by a parameter server; the message says why, and what would do."""
 
 
 def build(network: Layered, layers: tuple[int, ...] | None) -> nn.Module:
@@ -80,8 +78,8 @@ class TorchNetwork:
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         try:
             return self.module(inputs.to(self.device))  # type: ignore[no-any-return]
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise NetworkError(f"model.network: the module does not take inputs of shape {tuple(inputs.shape)}: {error}") from None
+        except Exception as error:  # the user's own code may raise anything
+            raise NetworkError(f"model.network: the module does not take inputs of shape {tuple(inputs.shape)}: {told(error)}") from error
 
     def _gradient(self, parameters: torch.Tensor, batch: Batch) -> Gradient:
         self.flat.copy_(parameters)

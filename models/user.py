@@ -13,9 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-
-class UserCodeError(Exception):
-    """What a user named cannot be loaded, or failed, or returned what it must not; the message says which and where."""
+from models.errors import UserCodeError
 
 
 def call(reference: str, key: str) -> Any:

@@ -16,6 +16,7 @@ from core.rules import RULES, Rule
 from core.vector import cut
 from core.work import Minibatches, Network
 from models.catalogue import BUNDLED, DIGITS_SAMPLES
+from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork
 from scenarios.load import Mistake, ScenarioError
 from scenarios.schema import HONOURED_BY, Scenario
@@ -127,7 +128,7 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         else:
             module = torch_network.made_from(scenario.seed, lambda: user.call(model.network, "model.network"))
             if not isinstance(module, torch.nn.Module):
-                raise user.UserCodeError(f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module")
+                raise UserCodeError(f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module")
         synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
         data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
         flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None
@@ -138,7 +139,7 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
             load_start(network, model.start)
         for number in range(protocol.replicas):
             datasets.ReplicaMinibatches(data.train, number, protocol.replicas, protocol.batch, scenario.seed, 0)
-    except (user.UserCodeError, datasets.DataError, torch_network.NetworkError) as error:
+    except InputError as error:
         raise complaint(scenario, "", str(error)) from error
 
     def minibatches(number: int, life: int) -> Minibatches:
@@ -150,8 +151,6 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
 def load_start(network: TorchNetwork, source: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from models.torch_network import NetworkError
 
     try:
         state = load_file(source)
@@ -182,11 +181,10 @@ def total_samples(scenario: Scenario) -> int:
     if scenario.data.source == "synthetic":
         return scenario.data.samples
     from models import data as datasets
-    from models import user
 
     try:
         data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed)
-    except (user.UserCodeError, datasets.DataError) as error:
+    except InputError as error:
         raise complaint(scenario, "", str(error)) from error
     return len(data.train) + len(data.held_out)
 

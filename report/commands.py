@@ -1,0 +1,46 @@
+"""What the two command lines share: arguments, the listing of scenarios, and the end of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from report.exits import OF_STATUS
+from report.folder import RunFolder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def scenario_arguments(command: F) -> F:
+    """FILE, --set and what else every command that reads a scenario takes."""
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as protocol.replicas=4; repeatable."
+    )(command)
+    return click.argument("file")(command)
+
+
+def run_options(command: F) -> F:
+    """Where a run leaves its folder, and how it reports."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")(command)
+    return click.option(
+        "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder; default: a new one under runs/."
+    )(command)
+
+
+def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None:
+    """Write the summary, show it, and exit with its status."""
+    folder.write_summary(summary)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        from rich.console import Console
+
+        from report.summary import show
+
+        show(Console(), summary)
+    sys.exit(OF_STATUS[summary["status"]])

@@ -1,0 +1,97 @@
+"""`simctl`: run, check and list scenarios in the simulated world."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from report.commands import finish, run_options, scenario_arguments
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="opendistbelief")
+def main() -> None:
+    """Simulate distributed training on a cluster whose machines fail.
+
+    Exit codes: 0 done, 2 wrong scenario or command line, 4 training failed, 5 cannot write, 130 interrupted.
+    """
+
+
+@main.command()
+@scenario_arguments
+@run_options
+@click.option("--shuffle-ties", is_flag=True, help="Order events of the same instant at random, by the seed.")
+def run(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, shuffle_ties: bool) -> None:
+    """Run a scenario, given as a file or by the name of a bundled one."""
+    from report.exits import clear_errors
+
+    with clear_errors():
+        from report.folder import RunFolder
+        from scenarios.load import load
+        from sim.run import Run
+
+        scenario = load(file, overrides)
+        folder = RunFolder.fresh(scenario.name, "sim", out)
+        interrupted = False
+        with folder.journal.open("wb") as journal, progress() as show:
+            run = Run(scenario, journal, shuffle_ties=shuffle_ties, on_progress=show)
+            try:
+                run.simulate()
+            except KeyboardInterrupt:
+                interrupted = True
+            summary = run.summary(interrupted=interrupted)
+        folder.write_curve(run.tally.curve, f"{scenario.name}, seed {scenario.seed}, simulated", "virtual time, s")
+        summary |= {"journal": str(folder.journal), "run": str(folder.path)}
+        if run.save_model(folder.model):
+            summary["model"] = str(folder.model)
+        finish(summary, folder, as_json=as_json)
+
+
+@main.command()
+@scenario_arguments
+def check(file: str, overrides: tuple[str, ...]) -> None:
+    """Say whether a scenario is right, and every mistake in it if not."""
+    from report.exits import clear_errors
+
+    with clear_errors():
+        from scenarios.load import load
+
+        scenario = load(file, overrides)
+        protocol = scenario.protocol
+        click.echo(f"{file}: right: {protocol.kind}, {protocol.replicas} replicas, {protocol.shards} shards, {len(scenario.fault)} faults")
+
+
+@main.command()
+def scenarios() -> None:
+    """List the bundled scenarios."""
+    from scenarios.load import bundled
+
+    for name, path in bundled().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        click.echo(f"{name:<24}{first.removeprefix('#').strip()}")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[Cluster], None] | None]:
+    """A line that shows how far the simulation is, where someone is looking."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    from scenarios.units import in_words
+
+    with Console(stderr=True).status("preparing") as status:
+
+        def show(cluster: Cluster) -> None:
+            status.update(f"{in_words(cluster.now())} of virtual time, {cluster.network.messages:,} messages")
+
+        yield show
