@@ -1,11 +1,12 @@
 """How fast a push and a fetch of 64 MiB are, beside a bare gRPC stream of the same chunks measured in the same run.
 
-    python -m bench.wire [--rounds 15] [--mib 64] [--threads 2] [--device cuda] [--json]
+    python -m bench.wire [--rounds 15] [--mib 64] [--threads 1] [--bare-keeps-memory] [--device cuda] [--json]
 
-Ours is the executor's whole path: a `Shard` with Adagrad on a `Host` in a process of its own; a push is staged whole, applied
-and acknowledged; every fetch follows a push, so the shard copies its parameters for each, and they land in a buffer of ours.
-Bare is the least that gRPC can do: chunks cut beforehand, dropped on arrival.  Rounds alternate between the two, figures
-are medians, and what to compare between machines is the ratio of the times, not the rates.
+Ours is the executor's whole path: a `Shard` with Adagrad on a `Host` in a process of its own, a replica's `Host` in another.
+A push is staged whole, applied and acknowledged; every fetch follows a push, so the shard copies its parameters for each,
+and they land in a buffer that is used again.  Bare is the least that gRPC does between two processes: chunks cut beforehand
+on one side, dropped on the other; with `--bare-keeps-memory` under the setting of malloc that our roles run with.  Rounds
+alternate between ours and bare, figures are medians; what to compare between machines is the ratio, not the rates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,13 +36,16 @@ from exec.host import Host
 from exec.transport import CHUNK, CLIENT_OPTIONS, METHOD, SERVER_OPTIONS
 
 WARM_UP = 3
-"""Rounds not counted: the first ones fault buffers in, and grow gRPC's windows."""
+"""Rounds not counted: the first ones fault memory in, and grow gRPC's windows."""
+
+STEPS = ("push", "fetch")
 
 
-def shard_process(pipe: Connection, count: int, threads: int) -> None:
+def shard_process(pipe: Connection, options: argparse.Namespace) -> None:
+    """Ours, the serving side: sends its address, ends when told to."""
     keep_memory()
-    torch.set_num_threads(threads)
-    asyncio.run(serve_shard(pipe, count))
+    torch.set_num_threads(options.threads)
+    asyncio.run(serve_shard(pipe, options.count))
 
 
 async def serve_shard(pipe: Connection, count: int) -> None:
@@ -54,17 +58,62 @@ async def serve_shard(pipe: Connection, count: int) -> None:
         await asyncio.wait([over, host.failure], return_when=asyncio.FIRST_COMPLETED)
 
 
-def bare_process(pipe: Connection, count: int) -> None:
-    """Takes chunks in and drops them; then gives as many as it was asked for."""
-    cut = cut_beforehand(count)
+def replica_process(pipe: Connection, options: argparse.Namespace, address: str) -> None:
+    """Ours, the asking side: for each step it is sent, sends the seconds it took."""
+    keep_memory()
+    torch.set_num_threads(1)
+    asyncio.run(ask_shard(pipe, options, address))
+
+
+async def ask_shard(pipe: Connection, options: argparse.Namespace, address: str) -> None:
+    async with Host(Identity("bench", "replica/0", 1), Journal(), deadline_s=60) as host:
+        host.introduce("shard/0", address)
+        replica = Replica(host, options.count, options.device)
+        while (step := await asyncio.to_thread(pipe.recv)) in STEPS:
+            began = time.perf_counter()
+            await (replica.push() if step == "push" else replica.fetch())
+            pipe.send(time.perf_counter() - began)
+
+
+class Replica:
+    """A replica's calls, with its vectors on a device; a GPU's pass through pinned memory."""
+
+    def __init__(self, host: Host, count: int, device: str) -> None:
+        self.host, self.updates, self.remote = host, 0, device != "cpu"
+        self.gradient = torch.full((count,), 0.5, pin_memory=self.remote)
+        self.parameters = torch.zeros(count, pin_memory=self.remote)
+        self.device_gradient = self.gradient.to(device)
+        self.device_parameters = self.parameters.to(device)
+
+    async def push(self) -> None:
+        if self.remote:
+            self.gradient.copy_(self.device_gradient)
+        await self.host.call("shard/0", Push(self.updates + 1, self.gradient, 1, 32, self.updates))
+        self.updates += 1
+
+    async def fetch(self) -> None:
+        reply = await self.host.call("shard/0", Fetch(self.parameters))
+        assert reply.progress.updates == self.updates
+        if self.remote:
+            self.device_parameters.copy_(self.parameters)
+            torch.cuda.synchronize()
+
+
+def cut_beforehand(count: int) -> list[bytes]:
+    return [bytes(CHUNK) for _ in range(count * 4 // CHUNK)]
+
+
+def bare_server(pipe: Connection, options: argparse.Namespace) -> None:
+    """Drops what comes, then sends as much again if asked for it."""
+    if options.bare_keeps_memory:
+        keep_memory()
+    cut = cut_beforehand(options.count)
 
     def answer(messages: Iterator[bytes], _: object) -> Iterator[bytes]:
-        wants = next(messages) == b"fetch"
+        step = next(messages)
         for _chunk in messages:
             pass
-        yield b"here"
-        if wants:
-            yield from cut
+        yield from cut if step == b"fetch" else (b"here",)
 
     class Bare(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         def service(self, _: object) -> Any:
@@ -78,118 +127,86 @@ def bare_process(pipe: Connection, count: int) -> None:
     server.stop(0).wait()
 
 
-def cut_beforehand(count: int) -> list[bytes]:
-    return [bytes(CHUNK) for _ in range(count * 4 // CHUNK)]
+def bare_client(pipe: Connection, options: argparse.Namespace, address: str) -> None:
+    if options.bare_keeps_memory:
+        keep_memory()
+    messages = {"push": [b"push", *cut_beforehand(options.count)], "fetch": [b"fetch"]}
+    with grpc.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
+        begin = channel.stream_stream(METHOD)
+        while (step := pipe.recv()) in STEPS:
+            began = time.perf_counter()
+            for _chunk in begin(iter(messages[step])):
+                pass
+            pipe.send(time.perf_counter() - began)
 
 
-class Bare:
-    """The asking end of the bare stream."""
+class Pair:
+    """A server and its client, each a process; started by `spawn`, for a fork after gRPC has begun crashes (grpc#32992)."""
 
-    def __init__(self, address: str, count: int) -> None:
-        self.begin = grpc.insecure_channel(address, options=CLIENT_OPTIONS).stream_stream(METHOD)
-        self.cut = cut_beforehand(count)
+    def __init__(self, server: Callable[..., None], client: Callable[..., None], options: argparse.Namespace) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipes, self.children = [], []
+        arguments: tuple[Any, ...] = (options,)
+        for target in (server, client):
+            pipe, end = spawn.Pipe()
+            child = spawn.Process(target=target, args=(end, *arguments))
+            child.start()
+            end.close()  # so that a child's death is an EOFError here
+            self.pipes.append(pipe)
+            self.children.append(child)
+            if target is server:
+                arguments = (options, pipe.recv())
 
-    def push(self) -> None:
-        for _ in self.begin(iter([b"push", *self.cut])):
-            pass
+    def time(self, step: str) -> float:
+        """Seconds that one step took."""
+        self.pipes[1].send(step)
+        return float(self.pipes[1].recv())
 
-    def fetch(self) -> None:
-        for _ in self.begin(iter([b"fetch"])):
-            pass
-
-
-class Ours:
-    """A replica's calls, with its vectors on a device; a GPU's pass through pinned memory."""
-
-    def __init__(self, host: Host, count: int, device: str) -> None:
-        self.host, self.sequence = host, 0
-        pinned = device != "cpu"
-        self.own_gradient = torch.full((count,), 0.5, device=device)
-        self.own_parameters = torch.zeros(count, device=device)
-        self.gradient = torch.zeros(count, pin_memory=True) if pinned else self.own_gradient
-        self.parameters = torch.zeros(count, pin_memory=True) if pinned else self.own_parameters
-
-    async def push(self) -> None:
-        self.sequence += 1
-        if self.gradient is not self.own_gradient:
-            self.gradient.copy_(self.own_gradient)
-        await self.host.call("shard/0", Push(self.sequence, self.gradient, 1, 32, self.sequence - 1))
-
-    async def fetch(self) -> None:
-        reply = await self.host.call("shard/0", Fetch(self.parameters))
-        assert reply.progress.updates == self.sequence
-        if self.parameters is not self.own_parameters:
-            self.own_parameters.copy_(self.parameters)
-            torch.cuda.synchronize()
+    def close(self) -> None:
+        for pipe, child in zip(reversed(self.pipes), reversed(self.children), strict=True):
+            pipe.send("over")
+            child.join()
 
 
-async def timed(what: Callable[[], Awaitable[None]]) -> float:
-    began = time.perf_counter()
-    await what()
-    return time.perf_counter() - began
-
-
-async def measure(shard_address: str, bare_address: str, count: int, rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each."""
-    bare = Bare(bare_address, count)
-    async with Host(Identity("bench", "replica/0", 1), Journal(), deadline_s=60) as host:
-        host.introduce("shard/0", shard_address)
-        ours = Ours(host, count, device)
-        steps = {
-            "bare push": lambda: asyncio.to_thread(bare.push),
-            "push": ours.push,
-            "bare fetch": lambda: asyncio.to_thread(bare.fetch),
-            "fetch": ours.fetch,
-        }
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(WARM_UP + rounds):
-            for name, step in steps.items():
-                times[name].append(await timed(step))
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each step of each pair."""
+    pairs = {"bare": Pair(bare_server, bare_client, options), "ours": Pair(shard_process, replica_process, options)}
+    times: dict[str, list[float]] = {}
+    for _ in range(WARM_UP + options.rounds):
+        for step in STEPS:
+            for name, pair in pairs.items():
+                times.setdefault(f"{name} {step}", []).append(pair.time(step))
+    for pair in pairs.values():
+        pair.close()
     return {name: statistics.median(taken[WARM_UP:]) for name, taken in times.items()}
 
 
+def show(seconds: dict[str, float], options: argparse.Namespace) -> None:
+    rates = {name: options.count * 4 / taken / 1e9 for name, taken in seconds.items()}
+    ratio = (seconds["bare push"] + seconds["bare fetch"]) / (seconds["ours push"] + seconds["ours fetch"])
+    if options.json:
+        print(json.dumps({**vars(options), "seconds": seconds, "gigabytes_per_second": rates, "ratio": ratio}))
+        return
+    print(f"{options.mib} MiB of float32 on {options.device}, {options.threads} threads, medians of {options.rounds} rounds")
+    for name, rate in rates.items():
+        print(f"  {name:<12} {seconds[name] * 1e3:7.1f} ms  {rate:5.2f} GB/s")
+    print(f"  push and fetch together: {ratio:.2f} of the bare stream's rate")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench.wire", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser("bench.wire", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--mib", type=int, default=64, help="size of the vector, float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's, in the shard's process")
+    parser.add_argument("--threads", type=int, default=1, help="torch's, in the shard's process")
+    parser.add_argument("--bare-keeps-memory", action="store_true", help="set malloc for the bare stream as for ours")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the replica's vectors are")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("this machine has no CUDA device that torch can use: nothing measured")
         return
-    count = options.mib * (1 << 20) // 4
-    spawn = multiprocessing.get_context("spawn")  # a fork after gRPC has begun crashes (grpc#32992)
-    to_shard, shard_end = spawn.Pipe()
-    to_bare, bare_end = spawn.Pipe()
-    children = [
-        spawn.Process(target=shard_process, args=(shard_end, count, options.threads)),
-        spawn.Process(target=bare_process, args=(bare_end, count)),
-    ]
-    for child in children:
-        child.start()
-    import os
-    if 'KEEP' in os.environ: keep_memory()
-    torch.set_num_threads(1)
-    seconds = asyncio.run(measure(to_shard.recv(), to_bare.recv(), count, options.rounds, options.device))
-    for pipe, child in zip((to_shard, to_bare), children, strict=True):
-        pipe.send("over")
-        child.join()
-    show(seconds, options)
-
-
-def show(seconds: dict[str, float], options: argparse.Namespace) -> None:
-    rates = {name: options.mib * (1 << 20) / taken / 1e9 for name, taken in seconds.items()}
-    ratio = (seconds["bare push"] + seconds["bare fetch"]) / (seconds["push"] + seconds["fetch"])
-    if options.json:
-        figures = {"mib": options.mib, "threads": options.threads, "device": options.device, "rounds": options.rounds}
-        print(json.dumps({**figures, "seconds": seconds, "gigabytes_per_second": rates, "ratio": ratio}))
-        return
-    print(f"{options.mib} MiB of float32, vectors on {options.device}, medians of {options.rounds} rounds")
-    for name, rate in rates.items():
-        print(f"  {name:<12} {seconds[name] * 1e3:7.1f} ms  {rate:5.2f} GB/s")
-    print(f"  push and fetch together: {ratio:.2f} of the bare stream's rate")
+    options.count = options.mib * (1 << 20) // 4
+    show(measure(options), options)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Peer:
             end_here(stream)
             return Landed(answer, answer.reply(None), len(header))
         vector = landing(answer.payload, into)
-        receive(stream, answer.payload, vector)
+        receive(stream, vector)
         return Landed(answer, answer.reply(vector), len(header) + answer.payload.nbytes)
 
     def close(self) -> None:

@@ -51,6 +51,7 @@ class Fault(enum.StrEnum):
     OVERSIZED = "oversized"
     SHORT = "short"
     SURPLUS = "surplus"
+    UNEVEN = "uneven chunks"
     BROKEN = "broken off"
     DECLINED = "declined by the server"
 
@@ -88,7 +89,7 @@ class Call:
     payload: Payload | None
     envelope: wire.RequestEnvelope
 
-    def request(self, vector: torch.Tensor | None) -> Request[Any]:
+    def request(self, vector: Any) -> Request[Any]:
         """The request, given its payload (None where there is none)."""
         match self.envelope.WhichOneof("request"):
             case "join":
@@ -169,9 +170,7 @@ def decode_request(header: bytes) -> Call:
         raise Malformed(Fault.UNDECODABLE, "the sender's lives count from 1")
     check_text(envelope.job, envelope.finish.reason)
     payload = payload_of(envelope, expected=envelope.HasField("push"))
-    call = Call(
-        envelope.job, Sender(envelope.sender, envelope.incarnation), envelope.addressee_life, payload, envelope
-    )
+    call = Call(envelope.job, Sender(envelope.sender, envelope.incarnation), envelope.addressee_life, payload, envelope)
     call.request(None)  # raises now, before anybody waits for a payload
     return call
 

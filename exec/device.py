@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -27,20 +28,21 @@ class Device:
         self.thread.shutdown(cancel_futures=True)
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 
 
 def keep_memory() -> None:
-    """Have this process keep memory that it freed, for the next vector of the same size; first thing in a role's process.
+    """Have this process keep the memory it frees, for the next vector; to be called before it makes its first one.
 
-    By default glibc gives every large block back to the kernel at once, and the next one of the same size costs a page
-    fault for each 4 KiB and the zeroing of it: a third of the time that a 64 MiB vector takes on its way through gRPC
-    (bench/wire.py).  The memory of a role settles after its first few pushes, so there is nothing to give back.
-    Another C library than glibc keeps its own habits.
+    By default glibc gives large blocks back to the kernel at once, and the next one costs a fault for each 4 KiB and the
+    zeroing of it: a third of the time that 64 MiB take on their way through gRPC (bench/wire.py).  A role's memory settles
+    after its first few pushes, so there is nothing to give back.  Blocks beyond 32 MiB, glibc's limit, still come fresh,
+    but torch asks for huge pages for them.  Another C library than glibc keeps its own habits.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap, too
-        mallopt(M_TRIM_THRESHOLD, -1)  # whose end is never given back
-        mallopt(M_ARENA_MAX, 1)  # one heap: a thread's own would be unmapped whenever it is empty
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # up to here, blocks come from the heap
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)  # whose end is given back only beyond this
+        mallopt(M_ARENA_MAX, 1)  # one heap: a thread's own is unmapped whenever it is empty

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
+from core.chance import stream
 from core.journal import Journal, one_line
 from core.messages import (
     Accepted,
@@ -87,9 +87,9 @@ class Host:
         """
         self.own, self.deadline_s, self.persist = own, deadline_s, persist
         self.name, self.incarnation = own.name, own.incarnation
-        self.random = random.Random(f"{seed} {own.name} {own.incarnation} jitter")
-        # The wall clock is read once: it may be set while the job runs.
-        self._began = time.monotonic() - (0.0 if began_at is None else time.time() - began_at)
+        self.random = stream(seed, f"{own.name}#{own.incarnation}", "jitter")
+        # The wall clock, the only one that processes share, is read once: it may be set anew while the job runs.
+        self._began = time.monotonic() - (0.0 if began_at is None else time.time() - began_at)  # noqa: TID251
         self.record: Recorder = journal.recorder(own.name, own.incarnation, self.now)
         self.loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[None] = self.loop.create_future()
@@ -106,6 +106,10 @@ class Host:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def begin(self, began_at: float) -> None:
+        """The job began then, in seconds since 1970: `now` counts from there."""
+        self._began = time.monotonic() - (time.time() - began_at)  # noqa: TID251
 
     def now(self) -> float:
         return time.monotonic() - self._began
@@ -136,9 +140,7 @@ class Host:
         asked.add_done_callback(lambda asked: self.loop.call_soon_threadsafe(self._land, peer, request, future, asked))
         return future
 
-    def _land(
-        self, peer: str, request: Request[R], future: asyncio.Future[R], asked: concurrent.futures.Future[Landed]
-    ) -> None:
+    def _land(self, peer: str, request: Request[R], future: asyncio.Future[R], asked: concurrent.futures.Future[Landed]) -> None:
         try:
             reply = self._judge(peer, request, asked.result())
         except Malformed as nonsense:
@@ -194,9 +196,7 @@ class Host:
                 raise ServerFailed(repr(error)) from error
         return outcome.reply
 
-    def _handle(
-        self, request: Request[Any], sender: Sender, nbytes: int, handled: concurrent.futures.Future[Outcome]
-    ) -> None:
+    def _handle(self, request: Request[Any], sender: Sender, nbytes: int, handled: concurrent.futures.Future[Outcome]) -> None:
         self.received.count(nbytes)
         if self.failure.done():
             handled.set_exception(ServerFailed("it failed at an earlier request"))

@@ -6,7 +6,7 @@ the thread of the node's event loop, which owns the node's state: so handling is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import torch
 
 from core.messages import Refusal, Reply, Request, Sender, misaddressed
 from exec.codec import Call, Fault, Identity, Malformed, Payload, decode_request, encode_misaddressed, encode_reply
-from exec.transport import METHOD, SERVER_OPTIONS, end_here, message, next_header, receive
+from exec.transport import METHOD, SERVER_OPTIONS, collect, end_here, message, next_header
 
 
 class AddressInUse(OSError):
@@ -28,8 +28,10 @@ class Handler(Protocol):
 
     def handle(self, request: Request[Any], sender: Sender, nbytes: int) -> Reply:
         """Have a whole request of so many bytes handled; returns once the reply may be sent.  Raises ServerFailed."""
+
     def refused(self, fault: Fault, peer: str, reason: str) -> None:
         """Take note of a request that the server never saw."""
+
     def answered(self, nbytes: int) -> None:
         """Take note of a reply of so many bytes."""
 
@@ -56,7 +58,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         try:
             header = next_header(messages)
             call = decode_request(header)
-            peer = f"{call.sender.name}#{call.sender.incarnation}"
+            peer = call.sender.label
             if reason := misaddressed(call.job, self.own.job, call.addressee_life, self.own.incarnation):
                 self.handler.refused(Fault.MISADDRESSED, peer, reason)
                 yield from self.told(encode_misaddressed(self.own, reason), None)
@@ -79,9 +81,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             end_here(messages)
             return self.handler.handle(call.request(None), call.sender, len(header))
         self.check(call.payload)
-        vector = torch.empty(call.payload.nbytes // call.payload.dtype.itemsize, dtype=call.payload.dtype)
-        receive(messages, call.payload, vector)
-        return self.handler.handle(call.request(vector), call.sender, len(header) + call.payload.nbytes)
+        request = call.request(collect(messages, call.payload))
+        return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
 
     def check(self, payload: Payload) -> None:
         if payload.dtype != self.limit.dtype:

@@ -6,6 +6,7 @@ grpcio takes only `bytes`, so one copy out is unavoidable; chunks are cut while 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from exec.codec import Fault, Malformed, Payload
 METHOD = "/distbelief.Node/Call"
 
 CHUNK = 1 << 20
-"""Bytes.  From 256 KiB to 4 MiB the rate is the same, at 64 KiB half of it (bench/wire.py)."""
+"""Bytes of every chunk but the last.  From 256 KiB to 4 MiB the rate is the same, at 64 KiB half of it (bench/wire.py)."""
 MESSAGE_LIMIT = 4 << 20
 """Bytes of one gRPC message, beyond which gRPC itself ends the call: four times what we send."""
 HEADER_LIMIT = 1 << 16
@@ -58,9 +59,40 @@ class Traffic:
         self.nbytes += nbytes
 
 
+class Pieces:
+    """A payload in the chunks it came in: a vector that is only read, a slice at a time.
+
+    A rule takes a gradient block by block, and a block of float32 is a chunk (`core.vector.BLOCK`), so the chunks need not
+    be copied together first; a slice that crosses chunks is.  Nobody else holds them: it may be kept.
+    """
+
+    __slots__ = ("chunks", "dtype", "nbytes")
+
+    def __init__(self, chunks: list[bytes], payload: Payload) -> None:
+        self.chunks, self.dtype, self.nbytes = chunks, payload.dtype, payload.nbytes
+
+    def __len__(self) -> int:
+        return self.nbytes // self.dtype.itemsize
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        start, stop, step = part.indices(len(self))
+        assert step == 1, "a vector is cut into pieces, not sampled"
+        if start >= stop:
+            return torch.empty(0, dtype=self.dtype)
+        first, last = start * self.dtype.itemsize // CHUNK, (stop * self.dtype.itemsize - 1) // CHUNK
+        memory = self.chunks[first] if first == last else b"".join(self.chunks[first : last + 1])
+        return torch.frombuffer(memory, dtype=self.dtype, count=stop - start, offset=start * self.dtype.itemsize - first * CHUNK)
+
+
+with warnings.catch_warnings():
+    # torch says once that it cannot keep us from writing into bytes.  We only read.
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"read-only", dtype=torch.uint8)
+
+
 def raw(vector: torch.Tensor) -> memoryview:
     """The vector's own memory, as bytes."""
-    assert vector.device.type == "cpu" and vector.is_contiguous(), "only plain vectors of the CPU travel"
+    assert vector.device.type == "cpu", "a vector of another device must be copied to the CPU first"
     return vector.view(torch.uint8).numpy().data
 
 
@@ -88,17 +120,30 @@ def next_header(messages: Iterator[bytes]) -> bytes:
     return header
 
 
-def receive(messages: Iterator[bytes], payload: Payload, into: torch.Tensor) -> None:
-    """Fill `into`, which is as long as the payload, with the rest of a stream.  Raises Malformed."""
+def collect(messages: Iterator[bytes], payload: Payload) -> Pieces:
+    """The rest of a stream as it came.  Raises Malformed."""
+    return Pieces(list(whole_chunks(messages, payload.nbytes)), payload)
+
+
+def receive(messages: Iterator[bytes], into: torch.Tensor) -> None:
+    """Fill a vector with the rest of a stream.  Raises Malformed."""
     memory, filled = raw(into), 0
+    for chunk in whole_chunks(messages, into.nbytes):
+        memory[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+
+
+def whole_chunks(messages: Iterator[bytes], nbytes: int) -> Iterator[bytes]:
+    """The rest of a stream that should bring so many bytes, cut as `chunks` cuts them.  Raises Malformed."""
+    left = nbytes
     for chunk in messages:
-        end = filled + len(chunk)
-        if end > payload.nbytes or not chunk:
-            raise Malformed(Fault.SURPLUS, f"{end} bytes or more; {payload.nbytes} were announced")
-        memory[filled:end] = chunk
-        filled = end
-    if filled < payload.nbytes:
-        raise Malformed(Fault.SHORT, f"{filled} bytes; {payload.nbytes} were announced")
+        if len(chunk) != min(left, CHUNK) or not chunk:
+            fault = Fault.SURPLUS if len(chunk) > left else Fault.UNEVEN
+            raise Malformed(fault, f"a chunk of {len(chunk)} bytes where {min(left, CHUNK)} belong")
+        left -= len(chunk)
+        yield chunk
+    if left:
+        raise Malformed(Fault.SHORT, f"{nbytes - left} bytes; {nbytes} were announced")
 
 
 def end_here(messages: Iterator[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The folder of one run: summary.json, journal.tsv, curve.csv, curve.png, and the model."""
+"""The folder of one run: summary.json, journal.tsv, curve.csv, curve.png, the model; of execctl also journals/ and logs/."""
 
 from __future__ import annotations
 
@@ -50,7 +50,14 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        return self.path / "model.safetensors"
+        return self.model_in(self.path)
+
+    JOURNALS = "journals"
+    """Of execctl: one journal for each life of each role, merged into journal.tsv at the end."""
+
+    @staticmethod
+    def model_in(path: Path) -> Path:
+        return path / "model.safetensors"
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -77,6 +77,10 @@ class Tally:
         """Of the shard that has applied the fewest."""
         return min(self.by_shard.values(), default=0)
 
+    def mean_staleness(self) -> float:
+        pushes = self.staleness.total()
+        return sum(value * count for value, count in self.staleness.items()) / pushes if pushes else 0.0
+
     def finished_at(self) -> float | None:
         """When the last shard finished, if any did."""
         return max((time_s for time_s, _ in self.finished.values()), default=None)

@@ -26,11 +26,12 @@ class Run:
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
-        shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None,
+        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None,
     ) -> None:  # fmt: skip
+        """`prepared`: a plan of that scenario with a network and data of the caller's own."""
         self.scenario = scenario
         self.began = time.monotonic()
-        self.plan: Plan = plan(scenario, shared=True)
+        self.plan: Plan = prepared or plan(scenario, shared=True)
         self.journal, self.tally = Journal(file), Tally()
         self.tally.attach(self.journal)
         ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None

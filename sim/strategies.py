@@ -1,0 +1,147 @@
+"""Hypothesis strategies: small clusters, and the faults that befall them.
+
+    from hypothesis import given
+    from sim.strategies import scenarios
+
+    @given(scenarios())
+    def test_mine(scenario): ...
+
+A drawn scenario is timing-only and small: a few machines, a few dozen updates, a second or two of virtual time, in which
+computing, sending and applying take times of the same order, so that a fault falls into each of them.  All faults heal.
+`tables()` draws the same as the tables of a scenario file: a failing one can be written down, replayed by `simctl run`,
+and kept as an example.  Which kinds of fault there are at all is drawn first, since a mixture of everything hides
+whatever needs much of one thing (swarm testing; Groce et al., ISSTA 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+from scenarios.load import role_names, validate
+from scenarios.schema import Downpour, Scenario
+
+Tables = dict[str, Any]
+
+PARAMETERS = 12_000
+"""Of the network that is charged; 1, 2, 3 and 4 shards share them equally."""
+
+STEP_MS = 50
+"""One minibatch on a healthy machine.  A shard's slice of 48 kB takes 5 ms on a NIC of 10 MB/s and 1.5 ms to apply."""
+
+KINDS = ("crash", "pause", "slowdown", "loss")
+
+
+def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
+    return st.integers(least, most).map("{} ms".format)
+
+
+@st.composite
+def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: int = 24, durability: str | None = None) -> Tables:
+    """A healthy cluster and its job: at most so many replicas, shards and updates."""
+    protocol: Tables = {
+        "kind": "downpour",
+        "replicas": draw(st.integers(1, replicas)),
+        "shards": draw(st.integers(1, shards)),
+        "batch": 1,
+        "n_fetch": draw(st.integers(1, 3)),
+        "n_push": draw(st.integers(1, 3)),
+        "max_behind": draw(st.integers(1, 5)),
+        "warmstart": f"{draw(st.just(0) | st.integers(1, 6))} updates",
+        "rule": {"kind": "sgd", "learning_rate": 1},
+        "local_rate": 0,
+        "durability": durability or draw(st.sampled_from(("none", "snapshot"))),
+        "snapshot_every": draw(milliseconds(1, 1000)),
+        "deadline": draw(st.sampled_from(("1 s", "500 ms", "3 s"))),
+        "stop": {"updates": draw(st.integers(1, updates))},
+    }
+    roles = protocol["replicas"] + protocol["shards"]
+    return {
+        "schema": 1,
+        "seed": draw(st.integers(0, 1000)),
+        "numerics": "timing",
+        "model": {"cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
+        "protocol": protocol,
+        "cluster": {
+            "machines": draw(st.just(roles) | st.integers(1, roles)),
+            "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
+            "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
+            "memory": "100 MB/s",
+            "disk": draw(st.sampled_from(("10 MB/s", "500 kB/s"))),
+            "start_up": draw(milliseconds(0, 300)),
+        },
+        "network": {
+            "model": draw(st.sampled_from(("latency", "fifo"))),
+            "nic": "10 MB/s",
+            "latency": draw(st.sampled_from(("50 us", "5 ms", "60 ms"))),
+        },
+    }
+
+
+@st.composite
+def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6, within_ms: int = 2000) -> list[Tables]:
+    """Up to `most` faults of that cluster's roles and machines, each of which heals."""
+    protocol = Downpour.model_validate(cluster["protocol"])
+    targets = [*role_names(protocol, real=False), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, unique=True))
+
+    @st.composite
+    def fault(draw: st.DrawFn) -> Tables:
+        kind = draw(st.sampled_from(kinds))
+        one = {"kind": kind, "target": draw(st.sampled_from(targets)), "at": draw(milliseconds(0, within_ms))}
+        lasting = draw(milliseconds(1, within_ms))
+        if kind == "crash":
+            return one | {"repair": lasting}
+        if kind == "slowdown":
+            return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
+        if kind == "loss":
+            return one | {"for": lasting, "probability": draw(st.sampled_from((0.1, 0.5, 0.9, 1.0)))}
+        return one | {"for": lasting}
+
+    return draw(st.lists(fault(), max_size=most))
+
+
+@st.composite
+def tables(draw: st.DrawFn, *, most_faults: int = 6, **limits: Any) -> Tables:
+    """A whole scenario as the tables of its file; `limits` are those of `clusters`."""
+    cluster: Tables = draw(clusters(**limits))
+    return cluster | {"fault": draw(faults(cluster, most=most_faults))}
+
+
+def scenarios(*, most_faults: int = 6, **limits: Any) -> st.SearchStrategy[Scenario]:
+    """A whole scenario, checked as one from a file is."""
+    return tables(most_faults=most_faults, **limits).map(scenario)
+
+
+def scenario(drawn: Tables) -> Scenario:
+    """The scenario that such tables describe."""
+    made, mistakes = validate({"name": "drawn"} | drawn, "drawn")
+    assert made is not None, mistakes
+    assert not mistakes, mistakes
+    return made
+
+
+def healed_s(scenario: Scenario) -> float:
+    """When the last fault is over and whoever it killed has been started again."""
+    ends = [0.0]
+    for fault in scenario.fault:
+        lasting = fault.repair if fault.kind == "crash" else fault.for_
+        ends.append(fault.at + (math.inf if lasting is None else lasting))
+    return max(ends) + scenario.cluster.start_up
+
+
+def toml(drawn: Tables) -> str:
+    """The scenario file that holds such tables, for `simctl run`."""
+    lines = [f"{key} = {inline(value)}" for key, value in drawn.items() if key != "fault"]
+    for fault in drawn.get("fault", ()):
+        lines += ["", "[[fault]]", *(f"{key} = {inline(value)}" for key, value in fault.items())]
+    return "\n".join(lines) + "\n"
+
+
+def inline(value: Any) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {inline(one)}" for key, one in value.items()) + " }"
+    return f'"{value}"' if isinstance(value, str) else str(value)

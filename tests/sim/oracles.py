@@ -1,0 +1,120 @@
+"""Run a drawn scenario on the tally network, and say everything that is wrong with what came out."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from core.checks import Findings, PushId, check
+from core.journal import Record, read
+from core.shard import Shard
+from scenarios.schema import Scenario
+from sim.run import Run
+from sim.strategies import healed_s
+from tests.sim.tally_network import Mark, TallyNetwork, prepared
+
+
+class Trial(NamedTuple):
+    """One run and its journal."""
+
+    run: Run
+    records: list[Record]
+
+
+def trial(scenario: Scenario, *, shuffle_ties: bool = False) -> Trial:
+    journal = io.BytesIO()
+    run = Run(scenario, journal, prepared=prepared(scenario), shuffle_ties=shuffle_ties)
+    run.simulate()
+    run.journal.flush()
+    return Trial(run, list(read(iter(journal.getvalue().decode().splitlines(keepends=True)))))
+
+
+def wrong(done: Trial) -> list[str]:
+    """Every violation of safety; empty when all is well."""
+    findings = check(done.records)
+    carried = gradients_of(findings)
+    return [*map(str, findings.violations), *miscounted(done, findings, carried), *misread(done, carried), *late(done)]
+
+
+def gradients_of(findings: Findings) -> dict[PushId, list[Mark]]:
+    """Which gradients each push carried: a life's gradients go into its pushes one after the other, none left out."""
+    carried, steps = {}, defaultdict[tuple[str, int, str], int](int)
+    for push, count in findings.pushed.items():
+        lane = push.sender, push.life, push.shard
+        carried[push] = [Mark(push.sender, push.life, steps[lane] + step) for step in range(count)]
+        steps[lane] += count
+    return carried
+
+
+def miscounted(done: Trial, findings: Findings, carried: dict[PushId, list[Mark]]) -> Iterator[str]:
+    """A shard's parameters are exactly the sum of the pushes that survive in it."""
+    for name, role in done.run.cluster.roles.items():
+        if role.host is not None and isinstance(role.host.server, Shard):
+            (found,) = role.host.server.parameters.elements
+            expected = {mark: 1.0 for push in findings.surviving.get(name, ()) for mark in carried.get(push, ())}
+            for mark in sorted(found.keys() | expected.keys()):
+                if found.get(mark) != expected.get(mark):
+                    yield f"{name} counts {mark} {found.get(mark, 0):g} times instead of {expected.get(mark, 0):g}"
+            if role.host.server.updates != len(findings.surviving.get(name, ())):
+                yield f"{name} says {role.host.server.updates} updates"
+
+
+def misread(done: Trial, carried: dict[PushId, list[Mark]]) -> Iterator[str]:
+    """Each gradient was computed on parameters that its shards have had, and its push tells truly which."""
+    network = done.run.plan.network
+    assert isinstance(network, TallyNetwork)
+    for number, shared in enumerate(done.run.plan.job.shards):
+        states: dict[frozenset[Mark], int] = {frozenset(): 0}
+        history: list[frozenset[Mark]] = [frozenset()]
+        lives = 1
+        for record in done.records:
+            if record.node != shared.name or record.event not in ("applied", "restored"):
+                continue
+            if record.event == "restored":
+                del history[record.number + 1 :]
+                lives += 1
+                continue
+            sender, _, life = record.peer.rpartition("#")
+            marks = carried.get(PushId(sender, int(life), record.node, record.number))
+            if marks is None:
+                return  # a push that was never sent: told elsewhere
+            oldest = network.seen[marks[0]][number]
+            based_on = states.get(frozenset(oldest))
+            if lives == 1 and based_on != len(history) - 1 - record.value:
+                yield f"{record.peer} push {record.number} to {record.node} has staleness {record.value:g}, based on {based_on} of {len(history) - 1}"
+            history.append(history[-1].union(marks))
+            states[history[-1]] = len(history) - 1
+        for mark, seen in network.seen.items():
+            if frozenset(seen[number]) not in states or set(seen[number].values()) > {1.0}:
+                yield f"{mark} was computed on parameters that {shared.name} never had: {seen[number]}"
+
+
+def late(done: Trial) -> Iterator[str]:
+    """The job comes to its end, within a bound after the last fault has healed."""
+    run, ended_s = done.run, done.run.loop.time()
+    if run.cluster.failed:
+        yield f"failed: {run.cluster.failed}"
+    elif ended_s > (latest_s := healed_s(run.scenario) + bound_s(run.scenario)):
+        yield f"ended at {ended_s:g} s; all faults were over at {healed_s(run.scenario):g} s, and {latest_s:g} s was the limit"
+
+
+def bound_s(scenario: Scenario) -> float:
+    """How long a job may take once nothing fails any more, from whatever state the faults left it in.
+
+    Whoever waits hears of it within one deadline, and pauses for three at most before it asks again; a replica makes such
+    a chain of join, fetch, push and one more fetch.  With a warm start replica k begins by itself after 10 k deadlines.
+    Then at worst one replica makes all updates again, `n_push` steps for each, on the slowest of machines and with
+    the largest of jitters (e^(3 sigma) each), and waits for one round trip of all replicas' traffic between two steps.
+    """
+    protocol, cluster, network = scenario.protocol, scenario.cluster, scenario.network
+    cost = scenario.model.cost
+    assert cost is not None
+    waiting = 4 * 4 + (10 * (protocol.replicas - 1) if protocol.warmstart else 0)
+    slice_bytes = 4 * cost.parameters / protocol.shards
+    step = cost.flops / cluster.speed.median * 2.72 ** (3 * (cluster.speed.sigma + cluster.jitter.sigma))
+    round_trip = 2 * network.latency + 2 * (protocol.replicas + protocol.shards) * slice_bytes * (1 / network.nic + 3 / cluster.memory)
+    updates = protocol.stop.updates
+    assert updates is not None
+    return waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)

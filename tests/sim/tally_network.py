@@ -1,0 +1,111 @@
+"""A network whose parameters are the tally of the pushes that were counted: the exact oracle of the failure tests.
+
+Each gradient is a mark of its own, (replica, life, step), -1 in every shard's slice; with plain SGD and rate 1 a shard's
+parameters then say how often each gradient was counted there, and the only right answers are once and never.  Marks are
+kept as whole numbers by name, so no sum depends on its order and no number of steps is too large.
+
+It charges what the phantom network of the same scenario charges: `simctl run` of the scenario has the same digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from core.work import Cost, Gradient, Minibatches, Quality, Work
+from scenarios.plan import BYTES_OF_FLOAT32, Plan, job
+from scenarios.schema import Scenario
+
+
+class Mark(NamedTuple):
+    """One gradient."""
+
+    replica: str
+    life: int
+    step: int
+
+
+class Marks:
+    """A vector (`core.vector`) with one element for each shard, which counts marks.  A slice is a view, as torch's is."""
+
+    def __init__(self, elements: list[dict[Mark, float]], bytes_of_element: int) -> None:
+        self.elements, self.bytes_of_element = elements, bytes_of_element
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.elements) * self.bytes_of_element
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    def __getitem__(self, part: slice) -> Marks:
+        return Marks(self.elements[part], self.bytes_of_element)
+
+    def add_(self, other: Marks, /, *, alpha: float = 1) -> Self:
+        for mine, theirs in zip(self.elements, other.elements, strict=True):
+            for mark, count in theirs.items() if alpha else ():
+                mine[mark] = mine.get(mark, 0) + alpha * count
+        return self
+
+    def copy_(self, other: Marks, /) -> Self:
+        for mine, theirs in zip(self.elements, other.elements, strict=True):
+            if mine is not theirs:
+                mine.clear()
+                mine.update(theirs)
+        return self
+
+    def clone(self) -> Marks:
+        return Marks([dict(element) for element in self.elements], self.bytes_of_element)
+
+    def new_zeros(self, count: int, /) -> Marks:
+        return Marks([{} for _ in range(count)], self.bytes_of_element)
+
+
+@dataclass(slots=True)
+class TallyNetwork:
+    """`core.work.Network`; remembers on which parameters each gradient was computed."""
+
+    shards: int
+    bytes_of_element: int
+    flops: float
+    seen: dict[Mark, list[dict[Mark, float]]] = field(default_factory=dict)
+    """For each gradient, what its replica held of each shard."""
+
+    def __len__(self) -> int:
+        return self.shards
+
+    def initial(self) -> Marks:
+        return Marks([{} for _ in range(self.shards)], self.bytes_of_element)
+
+    def gradient(self, parameters: Marks, batch: Mark) -> Work[Gradient]:
+        def run() -> Gradient:
+            assert batch not in self.seen, f"{batch} was computed twice"
+            self.seen[batch] = parameters.clone().elements
+            return Gradient(Marks([{batch: -1.0} for _ in range(self.shards)], self.bytes_of_element), None, 1)
+
+        return Work(run, Cost(self.flops, 0.0))
+
+    def evaluate(self, parameters: Any) -> Work[Quality]:
+        raise NotImplementedError("a tally has no quality; timing-only jobs have no evaluator")
+
+
+class Steps(NamedTuple):
+    """One life's minibatches: the batch is the mark of its gradient."""
+
+    replica: str
+    life: int
+
+    def minibatch(self, step: int) -> Mark:
+        return Mark(self.replica, self.life, step)
+
+
+def prepared(scenario: Scenario) -> Plan:
+    """A plan that trains a tally, at the cost that the scenario declares."""
+    cost, shards = scenario.model.cost, scenario.protocol.shards
+    assert cost is not None
+    assert cost.parameters % shards == 0
+    assert (scenario.numerics, scenario.protocol.batch, scenario.protocol.rule.kind) == ("timing", 1, "sgd")
+    network = TallyNetwork(shards, cost.parameters // shards * BYTES_OF_FLOAT32, cost.flops)
+    data: Callable[[int, int], Minibatches] = lambda number, life: Steps(f"replica/{number}", life)  # noqa: E731
+    return Plan(scenario, job(scenario, len(network), 0), network, data, 1.0)
