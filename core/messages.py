@@ -110,7 +110,7 @@ class Push(Request["Accepted | Finished"]):
     based_on: int
 
     @property
-    def payload(self) -> Any:  # type: ignore[override]
+    def payload(self) -> Any:
         return self.gradient
 
 

@@ -7,6 +7,7 @@ protocol runs for its timing alone, at a thousand machines.  This module never i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol, Self, runtime_checkable
 
 BLOCK = 1 << 18
@@ -72,4 +73,4 @@ def blocks(*vectors: Any) -> Iterator[tuple[Any, ...]]:
 def cut(total: int, pieces: int) -> list[slice]:
     """Cut `total` elements into `pieces` contiguous slices whose lengths differ by one at most."""
     edges = [total * piece // pieces for piece in range(pieces + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]

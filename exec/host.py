@@ -221,7 +221,8 @@ class Host:
 
     def _refused(self, fault: Fault, peer: str, reason: str) -> None:
         self.refusals[fault] += 1
-        self.record("refused", peer, 0, 0.0, one_line(f"{fault}: {reason}"))
+        if fault is not Fault.BROKEN:  # a caller that went away was refused nothing
+            self.record("refused", peer, 0, 0.0, one_line(f"{fault}: {reason}"))
 
     def _fail(self, error: Exception) -> None:
         """Ours, not a peer's: the first such error is what `failure` ends with."""

@@ -12,14 +12,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from core.job import EVALUATOR
 from core.journal import Journal, Record, one_line, read
 from exec.codec import Identity
 from exec.control import Launcher
-from exec.processes import Process, start
+from exec.processes import PATIENCE_S, Process, start
 from exec.role import Errand
 from exec.wire import control_pb2 as wire
 from report.exits import Exit, StartError
@@ -51,19 +50,23 @@ class Launch:
         self.seen: dict[str, Seen] = {name: Seen() for name in role_names(scenario.protocol)}
         self.processes: dict[str, Process] = {}
         self.addresses: dict[str, str] = {}
-        self.began_at = time.time()
+        self._began = time.monotonic()
         self.failed = ""
         self.wrong_input = ""
         self.interrupted = False
         self.deaths: list[dict[str, Any]] = []
-        self._begun = False
+        self._began_at: float | None = None
         self._changed = asyncio.Condition()
         self._launcher = Launcher(self.job, self.reported)
         self._watching: dict[str, asyncio.Task[None]] = {}
         (folder.path / folder.JOURNALS).mkdir(exist_ok=True)
         (folder.path / "logs").mkdir(exist_ok=True)
         self._file = (folder.path / folder.JOURNALS / "launcher.tsv").open("wb")
-        self._record = Journal(self._file, prompt=True).recorder("cluster", 0, lambda: time.time() - self.began_at)
+        self._record = Journal(self._file, prompt=True).recorder("cluster", 0, self.elapsed)
+
+    def elapsed(self) -> float:
+        """Seconds since everybody was there; before that, since the launch."""
+        return time.monotonic() - self._began
 
     # what happens to roles
 
@@ -77,7 +80,7 @@ class Launch:
                 seen.state = "ready"
                 if report.hello.address:
                     self.addresses[role] = report.hello.address
-                if self._begun:
+                if self._began_at is not None:
                     self.instruct_begin(role)  # a later life than the others'
             case "status":
                 seen.status = report.status
@@ -113,10 +116,9 @@ class Launch:
 
     async def died(self, process: Process, *, beginning: bool) -> None:
         role, seen = process.role, self.seen[process.role]
-        at_s = round(time.time() - self.began_at, 3)
         if self.ending:
             return
-        self.deaths.append({"kind": "crash", "target": role, "at_s": at_s, "bit": {"process": process.fate()}})
+        self.deaths.append({"kind": "crash", "target": role, "at_s": round(self.elapsed(), 3), "bit": {"process": process.fate()}})
         if beginning:
             raise StartError(f"{role} did not start: it {process.fate()}; its output is in {process.log}")
         if role == EVALUATOR and seen.incarnation < EVALUATOR_LIVES:
@@ -193,17 +195,18 @@ class Launch:
             raise StartError(f"not there after {limit_s:g} s: {missing}; look into {self.folder.path / 'logs'}, or raise exec.start_within") from None
         if self.ending:
             return False
-        self.began_at, self._begun = time.time(), True
+        self._began, self._began_at = time.monotonic(), time.time()  # noqa: TID251  the only clock that processes share
         for role in self.seen:
             self.instruct_begin(role)
         return True
 
     def instruct_begin(self, role: str) -> None:
-        self._launcher.instruct(role, wire.Instruction(begin=wire.Begin(addresses=self.addresses, began_at=self.began_at)))
+        self._launcher.instruct(role, wire.Instruction(begin=wire.Begin(addresses=self.addresses, began_at=self._began_at)))
 
     async def conclude(self) -> None:
         """The evaluator has the last word, unless it has had it."""
-        if not self.ending and self.living(EVALUATOR) and not all(seen.state == "ended" for r, seen in self.seen.items() if r.startswith("replica/")):
+        replicas = [seen.state for role, seen in self.seen.items() if role.startswith("replica/")]
+        if not self.ending and all(state == "dead" for state in replicas):  # one that ended has seen every shard finish
             self.fail("no replica is left")
         if self.ending:
             self._launcher.instruct(EVALUATOR, wire.Instruction(conclude=wire.Conclude()))
@@ -220,7 +223,7 @@ class Launch:
         ending = list(self.processes.values())
         for role in self.living("shard/"):
             self._launcher.instruct(role, wire.Instruction(conclude=wire.Conclude()))
-        await asyncio.gather(*(p.gone(3.0) if p.role.startswith("shard/") and not self.failed else p.end() for p in ending))
+        await asyncio.gather(*(p.gone(PATIENCE_S) if p.role.startswith("shard/") else p.end() for p in ending))
         await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await self._launcher.stop()
 
@@ -261,7 +264,3 @@ def merge(folder: RunFolder) -> list[Record]:
     with folder.journal.open("w", encoding="utf-8") as file:
         file.writelines(record.line() for record in records)
     return records
-
-
-def log_folder(folder: RunFolder) -> Path:
-    return folder.path / "logs"

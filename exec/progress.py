@@ -36,7 +36,7 @@ class Progress:
         quality = seen[EVALUATOR].status
         table = Table.grid(padding=(0, 3))
         table.add_row(
-            f"{in_words(time.time() - self.launched.began_at)}",
+            f"{in_words(self.launched.elapsed())}",
             f"{updates:,} updates, {self.rate(updates):.4g}/s",
             f"loss {quality.loss:.4f}" if quality.HasField("loss") else "loss -",
             f"accuracy {quality.accuracy:.4f}" if quality.HasField("accuracy") else "accuracy -",

@@ -90,7 +90,7 @@ async def live(errand: Errand, made: Plan, journal: Journal) -> None:
             exit_code, reason = await until_first_ends(protocol(errand, made, host, attendant), beside)
             if reason:
                 host.record("failed" if exit_code else "ended", "", 0, 0.0, one_line(reason))
-                print(one_line(reason), file=sys.stderr)
+                sys.stderr.write(one_line(reason) + "\n")
             await attendant.report(ended=wire.Ended(exit=exit_code, reason=reason))
             for one in beside:  # not before the last report: cancelling a read ends the stream
                 one.cancel()

@@ -6,8 +6,10 @@ of tensors or a map-style `torch.utils.data.Dataset`.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -72,10 +74,7 @@ def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered,
 
 def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None) -> Dataset[Any]:
     if source == "digits":
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        return TensorDataset(torch.tensor(images / 16.0, dtype=torch.float32), torch.tensor(labels))
+        return digits()
     if source == "synthetic":
         if synthetic is None:
             raise DataError("data.source = 'synthetic': only for bundled networks, whose shape is known; give your own source")
@@ -88,6 +87,19 @@ def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int
         return from_pair(read_npz(source), source)
     given = user.call(source, "data.source")
     return given if isinstance(given, Dataset) else from_pair(given, source)
+
+
+def digits() -> TensorDataset:
+    """The handwritten digits that scikit-learn bundles, pixels from 0 to 1.
+
+    Its file is read as `sklearn.datasets.load_digits` reads it; importing scikit-learn for that would cost every process
+    two seconds.
+    """
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return TensorDataset(torch.tensor(table[:, :-1] / 16.0, dtype=torch.float32), torch.tensor(table[:, -1], dtype=torch.int64))
 
 
 def read_npz(source: str) -> tuple[Any, Any]:

@@ -47,7 +47,8 @@ class TorchNetwork:
         device: str = "cpu", shared: bool = False,
     ) -> None:  # fmt: skip
         """`flops_per_sample`: forward and backward, counted by torch where not given.  `shared`: several replicas of this
-        process use this one object, so that each gradient must be a vector of its own."""
+        process use this one object, so that each gradient must be a vector of its own.
+        """
         self.module, self.data, self.device, self.shared = module.to(device), data, torch.device(device), shared
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         check_parameters(trained)
@@ -87,7 +88,7 @@ class TorchNetwork:
         self.module.train()
         torch.manual_seed(batch.seed)
         loss = self.criterion(self.forward(batch.inputs), batch.targets.to(self.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         gradient = self.flat_gradient.clone() if self.shared else self.flat_gradient.cpu()
         return Gradient(gradient, loss.item(), len(batch.inputs))
 
@@ -108,11 +109,12 @@ class TorchNetwork:
 
     def install(self, parameters: torch.Tensor) -> None:
         """Put parameters into the module; running statistics of batch normalisation are taken anew from training data,
-        since a parameter server has gradients for them nowhere."""
+        since a parameter server has gradients for them nowhere.
+        """
         self.flat.copy_(parameters)
         if self.normalised:
             train = self.data.train
-            batches = torch.arange(min(len(train), 8 * EVALUATION_BATCH)).split(EVALUATION_BATCH)
+            batches = torch.arange(min(len(train), 8 * EVALUATION_BATCH)).split(EVALUATION_BATCH)  # type: ignore[no-untyped-call]
             torch.optim.swa_utils.update_bn((train.pick(b)[0] for b in batches), self.module, device=self.device)
 
     def state_dict(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:

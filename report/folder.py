@@ -33,7 +33,7 @@ class RunFolder:
         """`out` itself, or a new folder under runs/ named after the scenario, the world and the time."""
         if out is not None:
             return cls(out)
-        name = f"{scenario}-{world}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = f"{scenario}-{world}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         for attempt in range(1000):
             path = Path("runs") / (name if not attempt else f"{name}-{attempt}")
             if not path.exists():
@@ -81,8 +81,8 @@ def draw(path: Path, curve: Sequence[Evaluation], title: str, time_label: str) -
     times = [point.time_s for point in curve]
     left.plot(times, [point.loss for point in curve], color="tab:red", marker=".", label="held-out loss")
     left.set(xlabel=time_label, ylabel="loss", title=title)
-    accuracies = [point.accuracy for point in curve]
-    if None not in accuracies:
+    accuracies = [point.accuracy for point in curve if point.accuracy is not None]
+    if len(accuracies) == len(curve):
         right = left.twinx()
         right.plot(times, accuracies, color="tab:blue", marker=".", label="held-out accuracy")
         right.set(ylabel="accuracy", ylim=(0, 1))

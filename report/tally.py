@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.journal import Journal, Record, number_or_nan
+from core.journal import Journal, Record, Watcher, number_or_nan
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +45,7 @@ class Tally:
 
     def read(self, records: Iterable[Record]) -> None:
         """Count records that were written before."""
-        takers = {"applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish}
+        takers: dict[str, Watcher] = {"applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish}
         takers |= dict.fromkeys(self.COUNTED, self.count)
         for record in records:
             if record.event in takers:
@@ -91,19 +91,19 @@ class Tally:
 
 
 def distribution(counts: Counter[float]) -> dict[str, float]:
-    """Mean, median, 99th percentile (nearest rank) and maximum of counted values; zeros if there are none."""
+    """Mean, median, 99th percentile (nearest rank) and maximum of counted whole values; zeros if there are none."""
     total = sum(counts.values())
     if not total:
         return {"mean": 0.0, "p50": 0, "p99": 0, "max": 0}
     values = sorted(counts)
 
-    def percentile(share: float) -> float:
+    def percentile(share: float) -> int:
         seen = 0
         for value in values:
             seen += counts[value]
             if seen >= share * total:
-                return value
-        return values[-1]
+                return int(value)
+        return int(values[-1])
 
     mean = sum(value * count for value, count in counts.items()) / total
-    return {"mean": round(mean, 3), "p50": percentile(0.5), "p99": percentile(0.99), "max": values[-1]}
+    return {"mean": round(mean, 3), "p50": percentile(0.5), "p99": percentile(0.99), "max": int(values[-1])}

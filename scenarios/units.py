@@ -32,7 +32,7 @@ def parse(text: object, units: dict[str, float], example: str) -> float:
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(f"allowed: {allowed}")
     if not isinstance(text, str):
-        unit = example.split()[-1]
+        unit = example.rsplit(maxsplit=1)[-1]
         raise ValueError(f"a bare number; did you mean '{text} {unit}'? allowed: {allowed}")
     match = QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core import chance
@@ -44,9 +45,7 @@ def schedule(faults: Iterable[Any], cluster: Cluster, seed: int) -> list[Injecte
     """Plan every fault; returns them, to be read when the run is over."""
     injected = [Injected(index, fault) for index, fault in enumerate(faults)]
     for one in injected:
-        begin = {Crash: crash, Pause: pause, Slowdown: slow_down, Loss: lose}[type(one.fault)]
-        stream = chance.stream(seed, one.name, "draws")
-        cluster.at(one.fault.at, lambda one=one, begin=begin, stream=stream: begin(one, cluster, stream))
+        cluster.at(one.fault.at, partial(BEGIN[one.fault.kind], one, cluster, chance.stream(seed, one.name, "draws")))
     return injected
 
 
@@ -67,7 +66,7 @@ def pause(one: Injected, cluster: Cluster, _: random.Random) -> None:
             cluster.record("paused", role.name, note=one.name)
             host.device.pause()
             host.life.pause()
-            cluster.at(cluster.now() + one.fault.for_, lambda role=role, host=host: resume(one, cluster, role, host))
+            cluster.at(cluster.now() + one.fault.for_, partial(resume, one, cluster, role, host))
 
 
 def resume(one: Injected, cluster: Cluster, role: Role, host: Any) -> None:
@@ -117,3 +116,9 @@ def targeted(one: Injected, cluster: Cluster) -> list[Role]:
     """The roles that a fault is aimed at, by their names or by their machines'."""
     target = one.fault.target
     return [role for role in cluster.roles.values() if fnmatch.fnmatchcase(role.name, target) or fnmatch.fnmatchcase(role.machine.name, target)]
+
+
+BEGIN: dict[str, Callable[[Injected, Cluster, random.Random], None]] = {
+    "crash": crash, "pause": pause, "slowdown": slow_down, "loss": lose,
+}  # fmt: skip
+"""What each kind of fault does when its time has come."""

@@ -40,6 +40,12 @@ class Call(Future, Message):
         "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "nbytes", "outcome", "request",
         "stage", "to", "waits",
     )  # fmt: skip
+    stage: int
+    caller: Host
+    to: Address
+    request: Request[Any]
+    deadline_s: float
+    addressee_life: int
     addressee: Host
     outcome: tuple[Any, int, str]
     """Reply, life of whoever replies, and why the request was not even looked at."""
@@ -74,7 +80,7 @@ class Host:
         self.server: Server | None = None
         self.lives: dict[str, int] = {}
         self.refusals: Counter[str] = Counter()
-        self.persist: Callable[[Any], None] = lambda snapshot: None
+        self.persist: Callable[[Any], None] = lambda _: None
         self._outstanding: deque[Call] = deque()
         self._timer: Timer | None = None
         self._queue: deque[Call] = deque()

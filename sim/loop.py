@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from heapq import heappush
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import simpy
 from simpy.events import NORMAL, URGENT
@@ -160,7 +160,8 @@ class Numbered:
     The number is drawn when it is first asked for: most futures never stand in a set.
     """
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()
     _serial: int
 
     def __hash__(self) -> int:
@@ -220,20 +221,20 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.env.now
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(callback, args, context or contextvars.copy_context())
         self._ready.append(handle)
         if not self._pumping:
             self._prime()
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         delay = max(0.0, delay)
         timer = Timer(Handle(callback, args, context or contextvars.copy_context()), self.env.now + delay)
         self.after(delay, timer)
         return timer
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         return self.call_later(when - self.env.now, callback, *args, context=context)
 
     def _after_shuffled(self, delay: float, event: Any) -> None:
@@ -249,7 +250,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _prime(self) -> None:
         self._pumping = True
         self._pump.callbacks = (self._pump,)
-        self.env.schedule(self._pump, URGENT)
+        self.env.schedule(self._pump, URGENT)  # type: ignore[arg-type]
 
     def drain(self) -> None:
         """Run what is due at once, and what that makes due at once, to the end."""
@@ -328,13 +329,16 @@ class SimLoop(asyncio.AbstractEventLoop):
 def rare_collections() -> Iterator[None]:
     """A simulation makes a few hundred thousand objects a second and hardly a cycle: look for those seldom.
 
-    Python's own thresholds cost a quarter of the run at a thousand replicas.
+    Python's own thresholds cost a quarter of the run at a thousand replicas.  What a caller of many small runs has frozen
+    stays frozen: the collection after each would otherwise take longer than the run.
     """
-    before = gc.get_threshold()
-    gc.freeze()
+    before, frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    if not frozen:
+        gc.freeze()
     gc.set_threshold(200_000, 50, 100)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()

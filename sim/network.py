@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sim.device import Machine
 from sim.loop import Event, SimLoop
 
 
 class Message(Event):
-    """Something on its way.  When it falls due it asks `Network.is_there`, and is handed over if so."""
+    """Something on its way.  When it falls due it asks `Network.is_there`, and is handed over if so.
 
-    __slots__ = ()
+    It has no slots of its own, since whoever is one may be something else besides.
+    """
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
     destination: Machine
     nbytes: float
     waits: bool
@@ -42,7 +46,7 @@ class Network:
     latency_s: float
     fifo: bool
     leaks: list[Leak] = field(default_factory=list)
-    on_dropped: Callable[[Message, str], None] = lambda message, why: None
+    on_dropped: Callable[[Message, str], None] = lambda _message, _why: None
     messages: int = 0
     bytes: float = 0.0
 
@@ -55,7 +59,7 @@ class Network:
             delay_s = nbytes / source.memory_bytes_per_s
         else:
             out, into = source.nic_bytes_per_s, destination.nic_bytes_per_s
-            delay_s = self.latency_s + nbytes / (out if out < into else into)
+            delay_s = self.latency_s + nbytes / (min(into, out))
             if self.fifo:
                 message.waits = True
                 now = self.loop.env._now

@@ -35,7 +35,7 @@ class Run:
         self.journal, self.tally = Journal(file), Tally()
         self.tally.attach(self.journal)
         ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None
-        self.loop = SimLoop(ties)
+        self.loop = SimLoop(ties)  # type: ignore[abstract]  # sockets and processes have no place here
         self.cluster = Cluster(self.plan, self.journal, self.loop)
         self._on_progress, self._shown_at = on_progress, self.began
 

@@ -15,7 +15,9 @@ whatever needs much of one thing (swarm testing; Groce et al., ISSTA 2012).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -31,9 +33,13 @@ PARAMETERS = 12_000
 STEP_MS = 50
 """One minibatch on a healthy machine.  A shard's slice of 48 kB takes 5 ms on a NIC of 10 MB/s and 1.5 ms to apply."""
 
+LONGEST_MS = 2000
+"""Of a fault; four of the shortest deadlines."""
+
 KINDS = ("crash", "pause", "slowdown", "loss")
 
 
+@functools.cache
 def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
     return st.integers(least, most).map("{} ms".format)
 
@@ -62,7 +68,7 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
         "numerics": "timing",
-        "model": {"cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
+        "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
         "protocol": protocol,
         "cluster": {
             "machines": draw(st.just(roles) | st.integers(1, roles)),
@@ -81,26 +87,34 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
 
 
 @st.composite
-def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6, within_ms: int = 2000) -> list[Tables]:
+def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6) -> list[Tables]:
     """Up to `most` faults of that cluster's roles and machines, each of which heals."""
     protocol = Downpour.model_validate(cluster["protocol"])
     targets = [*role_names(protocol, real=False), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, unique=True))
 
-    @st.composite
-    def fault(draw: st.DrawFn) -> Tables:
-        kind = draw(st.sampled_from(kinds))
-        one = {"kind": kind, "target": draw(st.sampled_from(targets)), "at": draw(milliseconds(0, within_ms))}
-        lasting = draw(milliseconds(1, within_ms))
-        if kind == "crash":
-            return one | {"repair": lasting}
-        if kind == "slowdown":
-            return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
-        if kind == "loss":
-            return one | {"for": lasting, "probability": draw(st.sampled_from((0.1, 0.5, 0.9, 1.0)))}
-        return one | {"for": lasting}
+    return draw(st.lists(fault(kinds, targets, likely_ms(cluster)), max_size=most))
 
-    return draw(st.lists(fault(), max_size=most))
+
+def likely_ms(cluster: Tables) -> int:
+    """About how long that job takes with nothing but some failures: when to begin one, so that it bites."""
+    protocol, start_up_ms = cluster["protocol"], int(cluster["cluster"]["start_up"].split()[0])
+    return start_up_ms + 2 * STEP_MS * (2 + protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"])
+
+
+@st.composite
+def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_ms: int) -> Tables:
+    """One fault that heals."""
+    kind = draw(st.sampled_from(kinds))
+    one = {"kind": kind, "target": draw(st.sampled_from(targets)), "at": draw(milliseconds(0, within_ms))}
+    lasting = draw(milliseconds(1, LONGEST_MS))
+    if kind == "crash":
+        return one | {"repair": lasting}
+    if kind == "slowdown":
+        return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
+    if kind == "loss":
+        return one | {"for": lasting, "probability": draw(st.sampled_from((0.1, 0.5, 0.9, 1.0)))}
+    return one | {"for": lasting}
 
 
 @st.composite
