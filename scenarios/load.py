@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -144,29 +144,43 @@ def valid_faults(value: Any) -> list[Any]:
 
 def in_words(problem: Any, file: str) -> Mistake:
     """One of pydantic's errors: what was found, what is allowed, the nearest name."""
-    loc = [part for part in problem["loc"] if not is_tag(part, problem["loc"])]
-    path, found, kind = ".".join(map(str, loc)), problem["input"], problem["type"]
-    context = problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        keys = allowed_keys(problem["loc"][:-1])
-        return Mistake(file, path, f"unknown key{nearest(str(loc[-1]), keys)}; allowed: {', '.join(keys)}")
-    if kind == "missing":
-        return Mistake(file, path, "missing; it has no default")
-    if kind == "union_tag_not_found":
-        tags = context.get("expected_tags", "").replace("'", "")
-        return Mistake(file, f"{path}.kind", f"missing; allowed: {tags or tags_of(problem['loc'])}")
-    if kind == "union_tag_invalid":
-        tags = context["expected_tags"].replace("'", "")
-        return Mistake(file, f"{path}.kind", f"found {context['tag']!r}{nearest(context['tag'], tags.split(', '))}; allowed: {tags}")
-    if kind == "literal_error":
-        names = context["expected"].replace("'", "").replace(" or ", ", ")
-        return Mistake(file, path, f"found {found!r}{nearest(str(found), names.split(', '))}; allowed: {names}")
-    if kind == "value_error":
-        told = str(context["error"])
-        near = nearest(str(found), BUNDLED) if path == "model.network" else ""
-        return Mistake(file, path, f"found {found!r}{near}; {told}")
-    message = problem["msg"].removeprefix("Input should be ")
-    return Mistake(file, path, f"found {short(found)}; allowed: {message}")
+    path = ".".join(str(part) for part in problem["loc"] if not is_tag(part, problem["loc"]))
+    if problem["type"].startswith("union_tag"):
+        path = f"{path}.kind"
+    tell = TOLD.get(problem["type"], lambda problem: f"found {short(problem['input'])}; allowed: {problem['msg'].removeprefix('Input should be ')}")
+    return Mistake(file, path, tell(problem))
+
+
+def unknown_key(problem: Any) -> str:
+    *table, key = problem["loc"]
+    keys = allowed_keys(table)
+    return f"unknown key{nearest(str(key), keys)}; allowed: {', '.join(keys)}"
+
+
+def unknown_tag(problem: Any) -> str:
+    tags, tag = problem["ctx"]["expected_tags"].replace("'", ""), problem["ctx"]["tag"]
+    return f"found {tag!r}{nearest(tag, tags.split(', '))}; allowed: {tags}"
+
+
+def unknown_word(problem: Any) -> str:
+    found, words = problem["input"], problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+    return f"found {found!r}{nearest(str(found), words.split(', '))}; allowed: {words}"
+
+
+def our_own_check(problem: Any) -> str:
+    near = nearest(str(problem["input"]), BUNDLED) if problem["loc"] == ("model", "network") else ""
+    return f"found {short(problem['input'])}{near}; {problem['ctx']['error']}"
+
+
+TOLD: dict[str, Callable[[Any], str]] = {
+    "extra_forbidden": unknown_key,
+    "missing": lambda _: "missing; it has no default",
+    "union_tag_not_found": lambda problem: f"missing; allowed: {', '.join(sorted(map(tag, tables_at(problem['loc']))))}",
+    "union_tag_invalid": unknown_tag,
+    "literal_error": unknown_word,
+    "value_error": our_own_check,
+}
+"""How each of pydantic's kinds of error is told; the others say themselves what is allowed."""
 
 
 def short(found: object) -> str:
@@ -189,8 +203,8 @@ def is_tag(part: int | str, loc: Sequence[int | str]) -> bool:
     return before == "rule" and part in ("sgd", "momentum", "adagrad", "adam")
 
 
-def allowed_keys(loc: Sequence[int | str]) -> list[str]:
-    """The keys of the table at that place of the schema."""
+def tables_at(loc: Sequence[int | str]) -> set[type[BaseModel]]:
+    """The tables that may stand at that place of the schema; several where a kind has yet to be told."""
     models: set[type[BaseModel]] = {Scenario}
     for part in loc:
         fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
@@ -198,7 +212,12 @@ def allowed_keys(loc: Sequence[int | str]) -> list[str]:
             models = {found for field in fields for found in models_in(field.annotation)}
         else:
             models = {model for model in models if tag(model) == part} or models  # the tag of a union, or a list's index
-    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+    return models
+
+
+def allowed_keys(loc: Sequence[int | str]) -> list[str]:
+    """The keys of the table at that place."""
+    return [field.alias or name for model in tables_at(loc) for name, field in model.model_fields.items()]
 
 
 def models_in(annotation: Any) -> set[type[BaseModel]]:
@@ -211,11 +230,6 @@ def models_in(annotation: Any) -> set[type[BaseModel]]:
 def tag(model: type[BaseModel]) -> str:
     kind = model.model_fields.get("kind")
     return str(kind.annotation.__args__[0]) if kind and kind.annotation else ""
-
-
-def tags_of(loc: Sequence[int | str]) -> str:
-    info = Scenario.model_fields.get(str(loc[0]))
-    return ", ".join(sorted(tag(model) for model in models_in(info.annotation))) if info else ""
 
 
 def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -40,6 +40,8 @@ class Role:
     ended: bool = False
     """It came to its end by itself; it is not started again."""
     restarting: bool = False
+    """A new life will come, at the latest restart that was planned; a crash in between has a repair of its own."""
+    restarts: int = 0
     snapshot: Snapshot | None = None
     """What of a shard is durable."""
 
@@ -96,14 +98,16 @@ class Cluster:
         self.at(self.watch_s, self.watch)
 
     def restart(self, role: Role, after_s: float = 0.0) -> None:
-        role.restarting = True
-        self.at(self.now() + after_s + self.plan.scenario.cluster.start_up, lambda: self.start(role))
+        role.restarting, role.ended = True, False
+        role.restarts += 1
+        self.at(self.now() + after_s + self.plan.scenario.cluster.start_up, functools.partial(self.start, role, role.restarts))
 
-    def start(self, role: Role) -> None:
+    def start(self, role: Role, restart: int) -> None:
         """A new life of a role, with the next incarnation."""
-        role.restarting = False
-        if not role.machine.up or role.host is not None:
+        if restart != role.restarts:
             return
+        assert role.machine.up and role.host is None  # noqa: PT018
+        role.restarting = False
         role.incarnation += 1
         life = Life(role.name, role.incarnation, self.loop)
         protocol, sigma = self.plan.scenario.protocol, self.plan.scenario.cluster.jitter.sigma
@@ -119,6 +123,7 @@ class Cluster:
         if role.name.startswith("shard/"):
             host.server = self.shard(role, host)
             host.persist = functools.partial(self.persist, role, host)
+            self.consider_end()
             return
         if role.name == EVALUATOR:
             life.start(evaluator(host, job, network, self.over))
@@ -177,9 +182,11 @@ class Cluster:
         self.record("crashed", machine.name, note=fault.name)
         for role in there:
             role.restarting = repair_s is not None and not role.ended
+            role.restarts += 1
             self.crash(role, fault, repair_s, silent=True)
         if repair_s is not None:
             self.at(self.now() + repair_s, lambda: self.repaired(machine, there))
+        self.consider_end()
 
     def repaired(self, machine: Machine, roles: list[Role]) -> None:
         machine.up = True
@@ -212,13 +219,25 @@ class Cluster:
         self.consider_end()
 
     def consider_end(self) -> None:
-        """With all shards finished, or no replica left, the evaluator has the last word."""
-        shards = [role.host.server for role in self.roles.values() if role.host is not None and role.name.startswith("shard/")]
-        finished = len(shards) == len(self.plan.job.shards) and all(isinstance(s, Shard) and s.finished for s in shards)
-        alive = any(not r.ended and (r.host or r.restarting) for r in self.roles.values() if r.name.startswith("replica/"))
+        """With all shards finished, or no replica left, the evaluator has the last word.
+
+        A shard may lose what it had finished, if it crashes before that is durable.  So nothing is decided while a shard is
+        on its way back; and if it comes back unfinished, the replicas that thought the job was over are needed again.
+        """
+        shards = [role for role in self.roles.values() if role.name.startswith("shard/")]
+        replicas = [role for role in self.roles.values() if role.name.startswith("replica/")]
+        finished = all(r.host is not None and isinstance(r.host.server, Shard) and r.host.server.finished for r in shards)
+        alive = any(r.host is not None or r.restarting for r in replicas)
         if alive and not (finished and not self.real):
             return
         if not finished:
+            if any(r.restarting for r in shards):
+                return
+            needed = [r for r in replicas if r.ended] if all(r.host is not None for r in shards) else []
+            for role in needed:
+                self.restart(role)
+            if needed:
+                return
             self.failed = self.failed or "no replica is left"
         if self.real and self.roles[EVALUATOR].host is not None:
             self.over.set()

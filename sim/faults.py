@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core import chance
-from scenarios.schema import Crash, Loss, Pause, Slowdown
+from scenarios.schema import Crash
 from sim.device import Machine
 
 if TYPE_CHECKING:

@@ -304,7 +304,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run until that time or event, or until nothing is left to happen.  Raises what failed unseen."""
         with self._in_charge(), rare_collections():
             self.env.run(until=until)
-        gc.collect()  # a failed task in a reference cycle reports only now
+            gc.collect()  # a failed task in a reference cycle reports only now; what was there before the run is frozen still
         if self.failure is not None:
             raise self.failure
 

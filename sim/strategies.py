@@ -99,7 +99,7 @@ def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6) -> list[Tables]:
 def likely_ms(cluster: Tables) -> int:
     """About how long that job takes with nothing but some failures: when to begin one, so that it bites."""
     protocol, start_up_ms = cluster["protocol"], int(cluster["cluster"]["start_up"].split()[0])
-    return start_up_ms + 2 * STEP_MS * (2 + protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"])
+    return start_up_ms + STEP_MS * (2 + protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"])
 
 
 @st.composite

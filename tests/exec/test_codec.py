@@ -102,7 +102,7 @@ def test_rubbish_is_malformed_or_else_an_envelope_to_the_last_bit(rubbish: bytes
         try:
             decode(rubbish)
         except Malformed as nonsense:
-            assert nonsense.reason
+            assert nonsense.reason  # noqa: PT017
         else:
             assert kind.FromString(rubbish).SerializeToString() == rubbish
 
