@@ -60,9 +60,12 @@ class Finish(Request[Progress]):
     reason: str
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Parameters:
-    """A shard's slice of the parameters after `progress.updates` updates; never changed afterwards."""
+    """A shard's slice of the parameters after `progress.updates` updates.
+
+    The vector does not change as long as this reply is held; whoever wants it for longer copies it.
+    """
 
     vector: Any
     progress: Progress

@@ -17,6 +17,7 @@ from core.messages import Accepted, Ask, Fetch, Finish, Finished, Join, Paramete
 from core.node import Node, Outcome
 from core.pushes import Admission, Pushes
 from core.rules import Rule
+from core.vector import Buffers
 from core.work import Cost
 
 
@@ -46,6 +47,7 @@ class Shard:
         self.updates = self.samples = 0
         self.finished = ""
         self.snapshot_at = node.now()
+        self._buffers = Buffers()
         self._published: Parameters | None = None  # the copy that fetches between two updates share
         self._length, self._nbytes = len(parameters), parameters.nbytes
         self._cost_of_update = Cost(0.0, rule.traffic * parameters.nbytes)
@@ -108,7 +110,10 @@ class Shard:
     def fetch(self) -> Outcome:
         if self._published is not None and self._published.progress.finished == self.finished:
             return Outcome(self._published)
-        self._published = Parameters(self.parameters.clone(), self.progress())
+        self._published = None  # nobody else may hold it: then its buffer takes the next copy
+        buffer = self._buffers.take(self.parameters)
+        self._published = Parameters(buffer, self.progress())
+        self._buffers.lend(buffer, self._published)
         return Outcome(self._published, self._cost_of_copy)
 
     def progress(self) -> Progress:

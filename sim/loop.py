@@ -329,16 +329,13 @@ class SimLoop(asyncio.AbstractEventLoop):
 def rare_collections() -> Iterator[None]:
     """A simulation makes a few hundred thousand objects a second and hardly a cycle: look for those seldom.
 
-    Python's own thresholds cost a quarter of the run at a thousand replicas.  What a caller of many small runs has frozen
-    stays frozen: the collection after each would otherwise take longer than the run.
+    Python's own thresholds cost a quarter of the run at a thousand replicas.
     """
-    before, frozen = gc.get_threshold(), gc.get_freeze_count() > 0
-    if not frozen:
-        gc.freeze()
+    before = gc.get_threshold()
+    gc.freeze()
     gc.set_threshold(200_000, 50, 100)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        if not frozen:
-            gc.unfreeze()
+        gc.unfreeze()

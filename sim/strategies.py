@@ -107,7 +107,7 @@ def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_
     """One fault that heals."""
     kind = draw(st.sampled_from(kinds))
     one = {"kind": kind, "target": draw(st.sampled_from(targets)), "at": draw(milliseconds(0, within_ms))}
-    lasting = draw(milliseconds(1, LONGEST_MS))
+    lasting = draw(milliseconds(1, LONGEST_MS) | milliseconds(1, LONGEST_MS // 20))
     if kind == "crash":
         return one | {"repair": lasting}
     if kind == "slowdown":
