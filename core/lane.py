@@ -45,7 +45,7 @@ class Flight(Generic[R]):
         try:
             return self.future.result()  # type: ignore[no-any-return]
         except CallFailed as failure:
-            pause_s = self.pause_s * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.attempts, 16))
+            pause_s = self.pause_s * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.attempts - 1, 16))
             pause_s *= 0.5 + self.node.random.random()
             self.node.record("repeated", self.peer, self.attempts, pause_s, f"{type(failure).__name__} {type(self.request).__name__}")
             self.future, self.pausing = asyncio.ensure_future(asyncio.sleep(pause_s)), True

@@ -39,6 +39,7 @@ def launch(file: str, overrides: tuple[str, ...], out: Path | None, as_json: boo
 
     with clear_errors():
         from exec.launch import Launch
+        from models.errors import InputError
         from report.folder import RunFolder
         from scenarios.load import load
         from scenarios.plan import plan
@@ -59,6 +60,9 @@ def launch(file: str, overrides: tuple[str, ...], out: Path | None, as_json: boo
         summary, tally = launched.summary(time.monotonic() - began)
         folder.write_curve(tally.curve, f"{scenario.name}, seed {scenario.seed}, trained on {device}", "time, s")
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
+        if launched.wrong_input:
+            folder.write_summary(summary)
+            raise InputError(launched.wrong_input)
         finish(summary, folder, as_json=as_json)
 
 

@@ -238,8 +238,8 @@ class Launch:
         status: dict[str, Any] = {}
         if self.interrupted:
             status = {"status": "interrupted", "reason": "Ctrl-C"}
-        elif self.failed:
-            status = {"status": "failed", "reason": self.failed}
+        elif self.failed or self.wrong_input:
+            status = {"status": "failed", "reason": self.failed or self.wrong_input}
         model = self.folder.model
         return summarise(
             self.scenario, "exec", tally, **status,

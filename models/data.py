@@ -50,8 +50,9 @@ class Samples:
             inputs, targets = default_collate([self.dataset[int(index)] for index in chosen])
         except Exception as error:  # the user's own code may raise anything
             raise DataError(f"data.source: items {chosen.tolist()[:8]} cannot be read and stacked: {user.told(error)}") from error
-        if not bool(torch.isfinite(inputs).all()):
-            raise DataError(f"data.source: an input among items {chosen.tolist()} is no finite number")
+        finite = torch.isfinite(inputs).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise DataError(f"data.source: item {int(chosen[~finite][0])} of the Dataset holds NaN or infinity")
         return inputs, targets
 
 

@@ -31,7 +31,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "protocol": scenario.protocol.kind,
         "numerics": scenario.numerics,
         "status": "done",
-        "reason": tally.reason(),
+        "reason": in_epochs(scenario, tally.reason()),
         "seconds": tally.finished_at(),
         "wall_seconds": None,
         "updates": tally.updates,
@@ -61,6 +61,12 @@ def declared_cost(scenario: Scenario) -> str:
     return "own" if cost is None else f"{cost.parameters} parameters, {cost.flops:.4g} FLOP a sample"
 
 
+def in_epochs(scenario: Scenario, reason: str) -> str:
+    """Shards count samples; whoever asked for epochs reads epochs."""
+    epochs = scenario.protocol.stop.epochs
+    return f"{epochs:g} epochs, {reason}" if epochs is not None and reason.endswith(" samples") else reason
+
+
 def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -85,9 +91,9 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     for fault in summary["faults"]:
         bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
         verdict = bit or "[yellow]bit nothing[/]"
-        console.print(f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False)
+        console.print(f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False, soft_wrap=True)
     for note in summary["notes"]:
-        console.print(f"  [yellow]note[/]   {note}", highlight=False)
+        console.print(f"  [yellow]note[/]   {note}", highlight=False, soft_wrap=True)
     for key in ("model", "journal", "run"):
         if summary[key]:
             console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)

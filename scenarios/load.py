@@ -241,6 +241,8 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
         stop = protocol.stop
         if stop.updates is None and stop.epochs is None and stop.time is None:
             yield "protocol.stop", "nothing here is sure to happen; allowed: updates, epochs or time, and loss or accuracy beside one of them"
+        if sections.get("numerics") == "timing" and model is not None and model.start is not None:
+            yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", "loss and accuracy need numerics = 'real'; allowed: updates, epochs, time"
         yield from senseless_faults(sections, protocol)

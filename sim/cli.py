@@ -47,6 +47,8 @@ def run(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, 
                 run.simulate()
             except KeyboardInterrupt:
                 interrupted = True
+            finally:
+                run.journal.flush()
             summary = run.summary(interrupted=interrupted)
         folder.write_curve(run.tally.curve, f"{scenario.name}, seed {scenario.seed}, simulated", "virtual time, s")
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}

@@ -44,6 +44,8 @@ class Role:
     restarts: int = 0
     snapshot: Snapshot | None = None
     """What of a shard is durable."""
+    lost: tuple[faults.Injected, float] | None = None
+    """Which fault took its last life, and when."""
 
 
 class Cluster:
@@ -118,6 +120,10 @@ class Cluster:
             own, protocol.deadline, self.plan.payload_scale,
         )  # fmt: skip
         role.host = host
+        if role.lost is not None:
+            fault, since = role.lost
+            fault.bit["seconds down"] += self.now() - since  # type: ignore[assignment]
+            role.lost = None
         self.record("started", role.name, role.incarnation, note=role.machine.name)
         job, network = self.plan.job, self.plan.network
         if role.name.startswith("shard/"):
@@ -155,6 +161,7 @@ class Cluster:
         if role.host is None:
             return
         host, role.host = role.host, None
+        role.lost = fault, self.now()
         fault.bit["processes"] += 1
         if host.device.running is not None:
             fault.bit["computations lost"] += 1
@@ -226,7 +233,7 @@ class Cluster:
         """
         shards = [role for role in self.roles.values() if role.name.startswith("shard/")]
         replicas = [role for role in self.roles.values() if role.name.startswith("replica/")]
-        finished = all(r.host is not None and isinstance(r.host.server, Shard) and r.host.server.finished for r in shards)
+        finished = self.finished
         alive = any(r.host is not None or r.restarting for r in replicas)
         if alive and not (finished and not self.real):
             return
@@ -241,8 +248,16 @@ class Cluster:
             self.failed = self.failed or "no replica is left"
         if self.real and self.roles[EVALUATOR].host is not None:
             self.over.set()
+            if finished:
+                self.over.clear()  # it need not wait for its next look, but must not give up: it ends when every shard has told it
         elif not (self.real and self.roles[EVALUATOR].restarting):
             self.finish()
+
+    @property
+    def finished(self) -> bool:
+        """Is every shard up, and has it applied all that it was asked for?"""
+        servers = [role.host and role.host.server for role in self.roles.values() if role.name.startswith("shard/")]
+        return all(isinstance(server, Shard) and server.finished for server in servers)
 
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason
@@ -261,9 +276,9 @@ class Cluster:
         """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end."""
         applied = sum(r.host.server.updates for r in self.roles.values() if r.host and isinstance(r.host.server, Shard))
         computing = any(role.host is not None and role.host.device.running is not None for role in self.roles.values())
-        to_come = any(fault.fault.at > self.now() for fault in self.faults) or any(r.restarting for r in self.roles.values())
+        to_come = any(fault.until_s > self.now() for fault in self.faults) or any(r.restarting for r in self.roles.values())
         paused = any(role.host is not None and role.host.life.paused for role in self.roles.values())
-        if applied != self._last_progress[0] or computing or to_come or paused:
+        if applied != self._last_progress[0] or computing or to_come or paused or self.finished:
             self._last_progress = (applied, self.now())
         elif self.now() > self._last_progress[1]:
             missing = ", ".join(role.name for role in self.roles.values() if role.host is None and not role.ended) or "nobody"

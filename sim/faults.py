@@ -34,10 +34,16 @@ class Injected:
     def name(self) -> str:
         return f"fault.{self.index} {self.fault.kind}"
 
+    @property
+    def until_s(self) -> float:
+        """When it is over, or the last moment at which it may still do something new."""
+        lasting: float | None = getattr(self.fault, "for_", None)
+        return float(self.fault.at) + (lasting or 0.0)
+
     def report(self) -> dict[str, Any]:
         """For the summary: what was declared, and what it did."""
         at = getattr(self.fault, "at", None)
-        bit = {key: round(value, 9) if isinstance(value, float) else value for key, value in sorted(self.bit.items())}
+        bit = {key: round(value, 9) if isinstance(value, float) else value for key, value in sorted(self.bit.items()) if value}
         return {"kind": self.fault.kind, "target": self.fault.target, "at_s": at, "bit": bit}
 
 

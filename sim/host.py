@@ -53,15 +53,16 @@ class Call(Future, Message):
     def __call__(self, _: object) -> None:
         if self.stage == SERVED:
             self.addressee.departs(self)
-        elif self.caller.network.is_there(self):
-            if self.stage != REQUEST:
-                self.caller.returned(self)
-            elif (host := self.to.host) is not None:
-                self.addressee = host
-                host.arrive(self)
-            else:
-                self.stage = RESET
-                self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
+        elif (self.waits or not self.destination.up) and not self.caller.network.is_there(self):
+            pass  # it waits for the receiver, or is lost
+        elif self.stage != REQUEST:
+            self.caller.returned(self)
+        elif (host := self.to.host) is not None:
+            self.addressee = host
+            host.arrive(self)
+        else:
+            self.stage = RESET
+            self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
 
 
 class Host:
@@ -132,7 +133,7 @@ class Host:
 
     def returned(self, call: Call) -> None:
         """A reply, or the news that nobody will send one, has come back to this host."""
-        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.returned(call)):
+        if not self.life.active and not self.life.admits(lambda: self.returned(call)):
             return
         if call.done():
             return
@@ -156,14 +157,17 @@ class Host:
         return len(cut_off)
 
     def _reset(self, call: Call) -> None:
-        call.stage = RESET
-        self.returned(call)
+        """The connection is gone: what has not arrived never will, and what the next life has taken up already stays its own."""
+        if call.stage == REQUEST:
+            call.stage = RESET
+        if self.life.admits(lambda: self._reset(call)):
+            fail(call, Unreachable("the connection was reset"))
 
     # the addressee's side
 
     def arrive(self, call: Call) -> None:
         """A request has reached this process: it is handled now, or after those that came before."""
-        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.arrive(call)):
+        if not self.life.active and not self.life.admits(lambda: self.arrive(call)):
             return
         if self._serving:
             self._queue.append(call)
@@ -195,7 +199,7 @@ class Host:
 
     def departs(self, call: Call) -> None:
         """The cost of handling is paid: the reply leaves, and whoever waited longest is served."""
-        if (self.life.paused or not self.life.up) and not self.life.admits(lambda: self.departs(call)):
+        if not self.life.active and not self.life.admits(lambda: self.departs(call)):
             return
         self._serving = False
         self.send_back(call)

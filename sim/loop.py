@@ -54,6 +54,8 @@ class Life:
     def __init__(self, name: str, incarnation: int, loop: SimLoop) -> None:
         self.name, self.incarnation, self.loop = name, incarnation, loop
         self.up, self.paused = True, False
+        self.active = True
+        """Up and not paused."""
         self.context = contextvars.copy_context()
         self.context.run(LIFE.set, self)
         self.held: list[Callable[[], None]] = []
@@ -85,15 +87,16 @@ class Life:
 
     def crash(self) -> None:
         """It stops where it is: no `finally` runs, nothing it had planned happens."""
-        self.up = False
+        self.up = self.active = False
         self.held.clear()
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused, self.active = True, False
 
     def resume(self) -> None:
         """What was held goes back through the queue, never inside another callback."""
-        self.paused, held, self.held = False, self.held, []
+        self.paused, self.active = False, self.up
+        held, self.held = self.held, []
         for again in held:
             self.loop.requeue(again)
 
@@ -110,7 +113,7 @@ class Handle:
 
     def run(self) -> None:
         life = self.life
-        if self._cancelled or (life is not None and (not life.up or life.paused) and not life.admits(self.run)):
+        if self._cancelled or (life is not None and not life.active and not life.admits(self.run)):
             return
         self.context.run(self.callback, *self.args)
 
@@ -302,14 +305,14 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def run(self, until: float | simpy.Event | None = None) -> None:
         """Run until that time or event, or until nothing is left to happen.  Raises what failed unseen."""
-        with self._in_charge(), rare_collections():
+        with self.in_charge(), rare_collections():
             self.env.run(until=until)
             gc.collect()  # a failed task in a reference cycle reports only now; what was there before the run is frozen still
         if self.failure is not None:
             raise self.failure
 
     @contextmanager
-    def _in_charge(self) -> Iterator[None]:
+    def in_charge(self) -> Iterator[None]:
         """Be the running loop, with its hooks for async generators; put back whatever was there."""
         outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self)

@@ -45,8 +45,8 @@ def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: int = 24, durability: str | None = None) -> Tables:
-    """A healthy cluster and its job: at most so many replicas, shards and updates."""
+def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: int = 24, numerics: str = "timing") -> Tables:
+    """A healthy cluster and its job: at most so many replicas, shards and updates.  Real numerics bring an evaluator."""
     protocol: Tables = {
         "kind": "downpour",
         "replicas": draw(st.integers(1, replicas)),
@@ -58,16 +58,17 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
         "warmstart": f"{draw(st.just(0) | st.integers(1, 6))} updates",
         "rule": {"kind": "sgd", "learning_rate": 1},
         "local_rate": 0,
-        "durability": durability or draw(st.sampled_from(("none", "snapshot"))),
+        "durability": draw(st.sampled_from(("none", "snapshot"))),
         "snapshot_every": draw(milliseconds(1, 1000)),
         "deadline": draw(st.sampled_from(("1 s", "500 ms", "3 s"))),
+        "evaluate_every": "400 ms",
         "stop": {"updates": draw(st.integers(1, updates))},
     }
-    roles = protocol["replicas"] + protocol["shards"]
+    roles = protocol["replicas"] + protocol["shards"] + (numerics == "real")
     return {
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
-        "numerics": "timing",
+        "numerics": numerics,
         "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
         "protocol": protocol,
         "cluster": {
@@ -90,7 +91,7 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
 def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6) -> list[Tables]:
     """Up to `most` faults of that cluster's roles and machines, each of which heals."""
     protocol = Downpour.model_validate(cluster["protocol"])
-    targets = [*role_names(protocol, real=False), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
+    targets = [*role_names(protocol, real=cluster["numerics"] == "real"), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, unique=True))
 
     return draw(st.lists(fault(kinds, targets, likely_ms(cluster)), max_size=most))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,7 +36,9 @@ def wrong(done: Trial) -> list[str]:
     """Every violation of safety; empty when all is well."""
     findings = check(done.records)
     carried = gradients_of(findings)
-    return [*map(str, findings.violations), *miscounted(done, findings, carried), *misread(done, carried), *late(done)]
+    return [
+        *map(str, findings.violations), *miscounted(done, findings, carried), *misread(done, carried), *misreported(done), *late(done)
+    ]  # fmt: skip
 
 
 def gradients_of(findings: Findings) -> dict[PushId, list[Mark]]:
@@ -91,6 +94,18 @@ def misread(done: Trial, carried: dict[PushId, list[Mark]]) -> Iterator[str]:
                 yield f"{mark} was computed on parameters that {shared.name} never had: {seen[number]}"
 
 
+def misreported(done: Trial) -> Iterator[str]:
+    """What the job ends with is what its shards hold."""
+    cluster = done.run.cluster
+    if cluster.final is not None and not cluster.failed:
+        for shared in done.run.plan.job.shards:
+            host = cluster.roles[shared.name].host
+            if host is not None and isinstance(host.server, Shard):
+                found, held = cluster.final.parameters[shared.part].elements, host.server.parameters.elements
+                if found != held:
+                    yield f"the final parameters are not those of {shared.name}: {len(found[0])} gradients instead of {len(held[0])}"
+
+
 def late(done: Trial) -> Iterator[str]:
     """The job comes to its end, within a bound after the last fault has healed."""
     run, ended_s = done.run, done.run.loop.time()
@@ -107,6 +122,8 @@ def bound_s(scenario: Scenario) -> float:
     a chain of join, fetch, push and one more fetch.  With a warm start replica k begins by itself after 10 k deadlines.
     Then at worst one replica makes all updates again, `n_push` steps for each, on the slowest of machines and with
     the largest of jitters (e^(3 sigma) each), and waits for one round trip of all replicas' traffic between two steps.
+    All of that twice, if a shard has lost what it had finished and the replicas are called back.  And a request that a
+    slow machine had begun to serve is served at that speed to the end.
     """
     protocol, cluster, network = scenario.protocol, scenario.cluster, scenario.network
     cost = scenario.model.cost
@@ -117,4 +134,7 @@ def bound_s(scenario: Scenario) -> float:
     round_trip = 2 * network.latency + 2 * (protocol.replicas + protocol.shards) * slice_bytes * (1 / network.nic + 3 / cluster.memory)
     updates = protocol.stop.updates
     assert updates is not None
-    return waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
+    training = waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
+    slowest = math.prod(fault.factor for fault in scenario.fault if fault.kind == "slowdown")
+    evaluating = 2 * (protocol.evaluate_every + 4 * protocol.deadline) if scenario.numerics == "real" else 0.0
+    return 2 * (training + cluster.start_up) + slowest * 3 * slice_bytes / cluster.memory + evaluating
