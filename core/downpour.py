@@ -34,15 +34,16 @@ async def replica(node: Node, job: Job, network: Network, data: Minibatches) -> 
     await turn_to_start(node, job)
     parameters = network.initial()
     for lane in lanes:
-        lane.fetch(parameters)
-    await asyncio.gather(*(lane.fetched(parameters) for lane in lanes))
+        lane.bind(parameters)
+        lane.fetch()
+    await asyncio.gather(*(lane.fetched() for lane in lanes))
 
     step = 0
     while not all(lane.finished for lane in lanes):
         for lane in lanes:
-            lane.install(parameters)
+            lane.install()
             if step % job.n_fetch == 0:
-                lane.fetch(parameters)
+                lane.fetch()
         gradient = await node.compute(network.gradient(parameters, data.minibatch(step)))
         if gradient.loss is not None:
             node.record("computed", "", step, gradient.loss)
@@ -56,7 +57,7 @@ async def replica(node: Node, job: Job, network: Network, data: Minibatches) -> 
                 lane.push()
         for lane in lanes:
             if lane.behind(job.max_behind):
-                await lane.catch_up(parameters, job.max_behind)
+                await lane.catch_up(job.max_behind)
 
 
 async def turn_to_start(node: Node, job: Job) -> None:

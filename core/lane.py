@@ -62,7 +62,7 @@ class Lane:
     """A replica's side of its traffic with one shard."""
 
     __slots__ = (
-        "_fetching", "_next", "_pushing", "accrued", "based_on", "deadline_s", "fetched_updates", "finished", "gradients", "node",
+        "_fetch", "_fetching", "_mine", "_pushing", "accrued", "based_on", "deadline_s", "fetched_updates", "finished", "gradients", "node",
         "part", "samples", "sequence", "shard", "steps_since_fetch",
     )
 
@@ -74,27 +74,31 @@ class Lane:
         self.gradients = self.samples = self.based_on = self.fetched_updates = self.steps_since_fetch = 0
         self._pushing: Flight[Accepted | Finished] | None = None
         self._fetching: Flight[Parameters] | None = None
-        self._next: Any = None  # where a fetch may arrive while computation reads the current parameters
+        self._mine: Any = None
+        self._fetch = Fetch()
+
+    def bind(self, parameters: Any) -> None:
+        """Fetches are installed in this lane's slice of these, the replica's own parameters."""
+        self._mine = parameters[self.part]
+        self._fetch = Fetch(into=self._mine.clone())  # where one arrives while computation reads the current slice
 
     async def join(self) -> None:
         """Announce this life to the shard, so that earlier ones are refused from now on."""
         progress = await Flight(self.node, self.shard, Join(), self.deadline_s).arrival()
         self.node.record("joined", self.shard, progress.updates)
 
-    def fetch(self, parameters: Any) -> None:
+    def fetch(self) -> None:
         """Begin an asynchronous fetch, unless one is in flight already."""
         if self._fetching is None:
-            if self._next is None:
-                self._next = parameters[self.part].clone()
-            self._fetching = Flight(self.node, self.shard, Fetch(self._next), self.deadline_s)
+            self._fetching = Flight(self.node, self.shard, self._fetch, self.deadline_s)
 
-    async def fetched(self, parameters: Any) -> None:
+    async def fetched(self) -> None:
         """Wait until the fetch in flight has landed and is installed."""
         while self._fetching is not None:
             await asyncio.wait([self._fetching.future])
-            self.install(parameters)
+            self.install()
 
-    def install(self, parameters: Any) -> None:
+    def install(self) -> None:
         """Copy a fetched slice into the replica's parameters, if one has landed."""
         if self._fetching is None:
             return
@@ -106,7 +110,7 @@ class Lane:
         self.steps_since_fetch = 0
         self.fetched_updates = reply.progress.updates
         self.finished = self.finished or reply.progress.finished
-        parameters[self.part].copy_(reply.vector)
+        self._mine.copy_(reply.vector)
 
     def accrue(self, gradient: Gradient) -> None:
         """Add this shard's slice of a gradient to what the next push will carry."""
@@ -146,11 +150,11 @@ class Lane:
         """Have `limit` gradients accrued behind a push in flight, or as many steps gone by since a fetch began?"""
         return (self.gradients >= limit or self.steps_since_fetch >= limit) and not self.finished
 
-    async def catch_up(self, parameters: Any, limit: int) -> None:
+    async def catch_up(self, limit: int) -> None:
         """Wait until this lane is no longer behind."""
         while self._pushing is not None and self.gradients >= limit and not self.finished:
             await asyncio.wait([self._pushing.future])
             self.push()
         while self._fetching is not None and self.steps_since_fetch >= limit and not self.finished:
             await asyncio.wait([self._fetching.future])
-            self.install(parameters)
+            self.install()

@@ -48,6 +48,7 @@ class Shard:
         self.finished = ""
         self.snapshot_at = node.now()
         self._buffers = Buffers()
+        self._reuses = Buffers.worth(parameters)
         self._published: Parameters | None = None  # the copy that fetches between two updates share
         self._length, self._nbytes = len(parameters), parameters.nbytes
         self._cost_of_update = Cost(0.0, rule.traffic * parameters.nbytes)
@@ -111,9 +112,9 @@ class Shard:
         if self._published is not None and self._published.progress.finished == self.finished:
             return Outcome(self._published)
         self._published = None  # nobody else may hold it: then its buffer takes the next copy
-        buffer = self._buffers.take(self.parameters)
-        self._published = Parameters(buffer, self.progress())
-        self._buffers.lend(buffer, self._published)
+        self._published = Parameters(self._buffers.copy(self.parameters), self.progress())
+        if self._reuses:
+            self._buffers.lend(self._published.vector, self._published)
         return Outcome(self._published, self._cost_of_copy)
 
     def progress(self) -> Progress:

@@ -84,17 +84,18 @@ class Buffers:
     that was used before 12 ms (bench/wire.py).
     """
 
-    WORTH_BYTES = 1 << 20
-    """Smaller ones the allocator keeps at hand anyway."""
-
     def __init__(self) -> None:
         self._free: list[Any] = []
 
-    def take(self, vector: Any) -> Any:
+    @staticmethod
+    def worth(vector: Any) -> bool:
+        """Smaller ones the allocator keeps at hand anyway, and a phantom has no contents to copy."""
+        return vector.nbytes >= BLOCK and not isinstance(vector, Phantom)
+
+    def copy(self, vector: Any) -> Any:
         """A copy of the vector, in a buffer that nobody else holds."""
         return self._free.pop().copy_(vector) if self._free else vector.clone()
 
     def lend(self, buffer: Any, owner: object) -> None:
         """The buffer is free again when `owner` is gone, in whichever thread that happens."""
-        if buffer.nbytes >= self.WORTH_BYTES and not isinstance(buffer, Phantom):
-            weakref.finalize(owner, self._free.append, buffer).atexit = False
+        weakref.finalize(owner, self._free.append, buffer).atexit = False

@@ -40,3 +40,8 @@ BUNDLED: dict[str, Layered] = {
 
 DIGITS_SAMPLES, DIGITS_INPUTS, DIGITS_CLASSES = 1797, 64, 10
 """The handwritten digits that scikit-learn bundles (8 x 8 pixels; UCI optical recognition, test part)."""
+
+
+def held_out_samples(total: int, share: float) -> int:
+    """How many of all samples are held out: at least one, and never the last that could be trained on."""
+    return max(1, min(total - 1, round(total * share)))

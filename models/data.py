@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from core import chance
 from models import user
-from models.catalogue import Layered
+from models.catalogue import Layered, held_out_samples
 from models.errors import DataError
 
 
@@ -68,7 +68,7 @@ def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered,
     total = len(cast(Sized, dataset))
     if total < 2:
         raise DataError(f"data.source = {source!r}: {total} samples; at least 2 are needed, one of them held out")
-    kept = max(1, min(total - 1, round(total * held_out)))
+    kept = held_out_samples(total, held_out)
     order = torch.randperm(total, generator=torch.Generator().manual_seed(chance.number(seed, "data", "split")))
     return Data(Samples(dataset, order[kept:]), Samples(dataset, order[:kept]))
 

@@ -128,7 +128,7 @@ class TorchNetwork:
         try:
             self.module.load_state_dict(state)
         except RuntimeError as error:
-            raise NetworkError(f"model.start = {source!r}: does not fit the network: {error}") from None
+            raise NetworkError(f"model.start = {source!r}: does not fit the network: {' '.join(str(error).split())}") from None
         self._initial = self.flat.cpu().clone()
 
     def counted_flops(self) -> float:

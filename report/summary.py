@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from core.job import replica_name
 from report.tally import Tally, distribution
 from scenarios.schema import Scenario
 from scenarios.units import in_words
@@ -20,7 +21,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     Keys are those of the README, "The summary"; a loss that is no finite number is None.
     """
     last = tally.curve[-1] if tally.curve else None
-    senders: Counter[str] = Counter()
+    senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.replicas)})
     for sender, count in tally.by_sender.items():
         senders[sender.partition("#")[0]] += count
     shards = max(1, len(tally.by_shard))

@@ -15,7 +15,7 @@ from core.job import Job, Shared, Stop, shard_name
 from core.rules import RULES, Rule
 from core.vector import cut
 from core.work import Minibatches, Network
-from models.catalogue import BUNDLED, DIGITS_SAMPLES
+from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork
 from scenarios.load import Mistake, ScenarioError
@@ -170,7 +170,8 @@ def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Min
         measured = real_parts(scenario, "cpu", shared=True)[0]
         network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
     batch = scenario.protocol.batch
-    samples = round(total_samples(scenario) * (1 - scenario.data.held_out))
+    total = total_samples(scenario)
+    samples = total - held_out_samples(total, scenario.data.held_out)
     return network, lambda _number, _life: PhantomMinibatches(batch), samples
 
 

@@ -135,7 +135,7 @@ class SpeedSpread(Table):
 
 
 def spread(value: Any) -> Any:
-    return {"median": value} if isinstance(value, str) else value
+    return {"median": value} if isinstance(value, str | int | float) else value
 
 
 class Jitter(Table):

@@ -115,7 +115,7 @@ class Host:
         future = self.loop.create_future()
         if self.life.up:
             result = work.run()
-            self.device.begin(work.cost, lambda: future.set_result(result))
+            self.device.begin(work.cost, lambda: future.done() or future.set_result(result))
         return future
 
     # the caller's side

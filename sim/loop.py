@@ -73,6 +73,7 @@ class Life:
             self.exited.cancel()
         elif (error := main.exception()) is not None:
             self.exited.set_exception(error)
+            self.loop.failed.append(self.exited)
         else:
             self.exited.set_result(main.result())
 
@@ -89,6 +90,7 @@ class Life:
         """It stops where it is: no `finally` runs, nothing it had planned happens."""
         self.up = self.active = False
         self.held.clear()
+        self.loop.crashed.append(self)
 
     def pause(self) -> None:
         self.paused, self.active = True, False
@@ -217,6 +219,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.on_event: Callable[[], None] | None = None
         self._instant, self._callbacks = -1.0, 0
         self._loose: dict[int, asyncio.Task[Any]] = {}
+        self.crashed: list[Life] = []
+        """Kept to the end of the run, with their tasks: a life that is collected runs every `finally` it stopped in."""
+        self.failed: list[Future] = []
+        """`exited` of every life whose main task failed."""
         self.failure: BaseException | None = None
 
     # time and callbacks
@@ -308,6 +314,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         with self.in_charge(), rare_collections():
             self.env.run(until=until)
             gc.collect()  # a failed task in a reference cycle reports only now; what was there before the run is frozen still
+        for exited in self.failed:
+            if exited._log_traceback:  # nobody has looked at it, and a life made before the run is never collected in it
+                self.failure = self.failure or exited.exception()
         if self.failure is not None:
             raise self.failure
 

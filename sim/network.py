@@ -49,6 +49,10 @@ class Network:
     on_dropped: Callable[[Message, str], None] = lambda _message, _why: None
     messages: int = 0
     bytes: float = 0.0
+    after: Callable[[float, Message], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.after = self.loop.after
 
     def send(self, message: Message, source: Machine, destination: Machine, nbytes: float) -> None:
         """Put a message on the wire.  It goes out even if it is lost on the way."""
@@ -72,7 +76,7 @@ class Network:
         if self.leaks and self.leaks_away(message, source, destination):
             return
         message.callbacks = (message,)
-        self.loop.after(delay_s, message)
+        self.after(delay_s, message)
 
     def leaks_away(self, message: Message, source: Machine, destination: Machine) -> bool:
         for leak in self.leaks:
@@ -94,7 +98,7 @@ class Network:
             if through > now:
                 machine.received_until = through
                 message.callbacks = (message,)
-                self.loop.after(through - now, message)
+                self.after(through - now, message)
                 return False
             machine.received_until = now
         return True

@@ -34,7 +34,7 @@ STEP_MS = 50
 """One minibatch on a healthy machine.  A shard's slice of 48 kB takes 5 ms on a NIC of 10 MB/s and 1.5 ms to apply."""
 
 LONGEST_MS = 2000
-"""Of a fault; four of the shortest deadlines."""
+"""Of a fault; as long as a middling job, and several deadlines."""
 
 KINDS = ("crash", "pause", "slowdown", "loss")
 
@@ -45,11 +45,12 @@ def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: int = 24, numerics: str = "timing") -> Tables:
-    """A healthy cluster and its job: at most so many replicas, shards and updates.  Real numerics bring an evaluator."""
+def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 20, numerics: str = "timing") -> Tables:
+    """A healthy cluster and its job: at most so many replicas, shards, and pushes for each.  Real numerics bring an evaluator."""
+    crowd = draw(st.integers(1, replicas))
     protocol: Tables = {
         "kind": "downpour",
-        "replicas": draw(st.integers(1, replicas)),
+        "replicas": crowd,
         "shards": draw(st.integers(1, shards)),
         "batch": 1,
         "n_fetch": draw(st.integers(1, 3)),
@@ -60,9 +61,9 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
         "local_rate": 0,
         "durability": draw(st.sampled_from(("none", "snapshot"))),
         "snapshot_every": draw(milliseconds(1, 1000)),
-        "deadline": draw(st.sampled_from(("1 s", "500 ms", "3 s"))),
+        "deadline": draw(st.sampled_from(("300 ms", "1 s"))),
         "evaluate_every": "400 ms",
-        "stop": {"updates": draw(st.integers(1, updates))},
+        "stop": {"updates": crowd * draw(st.integers(1, rounds))},
     }
     roles = protocol["replicas"] + protocol["shards"] + (numerics == "real")
     return {
@@ -88,13 +89,14 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, updates: in
 
 
 @st.composite
-def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 6) -> list[Tables]:
+def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8) -> list[Tables]:
     """Up to `most` faults of that cluster's roles and machines, each of which heals."""
     protocol = Downpour.model_validate(cluster["protocol"])
     targets = [*role_names(protocol, real=cluster["numerics"] == "real"), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, unique=True))
 
-    return draw(st.lists(fault(kinds, targets, likely_ms(cluster)), max_size=most))
+    least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
+    return draw(st.lists(fault(kinds, targets, likely_ms(cluster)), min_size=least, max_size=most))
 
 
 def likely_ms(cluster: Tables) -> int:
@@ -114,18 +116,18 @@ def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_
     if kind == "slowdown":
         return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
     if kind == "loss":
-        return one | {"for": lasting, "probability": draw(st.sampled_from((0.1, 0.5, 0.9, 1.0)))}
+        return one | {"for": lasting, "probability": draw(st.sampled_from((0.2, 0.5, 0.8, 1.0)))}
     return one | {"for": lasting}
 
 
 @st.composite
-def tables(draw: st.DrawFn, *, most_faults: int = 6, **limits: Any) -> Tables:
+def tables(draw: st.DrawFn, *, most_faults: int = 8, **limits: Any) -> Tables:
     """A whole scenario as the tables of its file; `limits` are those of `clusters`."""
     cluster: Tables = draw(clusters(**limits))
     return cluster | {"fault": draw(faults(cluster, most=most_faults))}
 
 
-def scenarios(*, most_faults: int = 6, **limits: Any) -> st.SearchStrategy[Scenario]:
+def scenarios(*, most_faults: int = 8, **limits: Any) -> st.SearchStrategy[Scenario]:
     """A whole scenario, checked as one from a file is."""
     return tables(most_faults=most_faults, **limits).map(scenario)
 

@@ -167,9 +167,6 @@ def test_everything_a_life_has_spawned_dies_with_it(loop: SimLoop, log: Log) -> 
 
 
 def test_no_finally_of_a_crashed_life_runs_even_when_everyone_else_has_forgotten_it(loop: SimLoop, log: Log) -> None:
-    def crash_and_forget(life: Life) -> None:
-        life.crash()
-
     def live() -> None:
         life = Life("a", 1, loop)
 
@@ -179,9 +176,9 @@ def test_no_finally_of_a_crashed_life_runs_even_when_everyone_else_has_forgotten
 
         life.start(body())
         life.start(waits_in_vain(log, "main"))
-        loop.call_at(1.0, crash_and_forget, life)
+        loop.call_at(1.0, life.crash)
 
-    live()
+    loop.call_at(0.5, live)  # what was made before a run is frozen for the collector
     loop.call_at(2.0, gc.collect)
     loop.call_at(3.0, log.append, "after the collection")
     loop.run(until=4.0)
@@ -591,14 +588,16 @@ def test_an_async_generator_that_is_dropped_is_closed_in_simulated_time(loop: Si
 
 
 def test_an_async_generator_of_a_crashed_life_is_not_closed(loop: SimLoop, log: Log) -> None:
-    life = Life("a", 1, loop)
-
     async def body() -> None:
         async for _ in numbers(log):
             await asyncio.sleep(1.0)
 
-    life.start(body())
-    loop.call_at(1.5, life.crash)
-    loop.call_at(2.0, gc.collect)
+    def live() -> None:
+        life = Life("a", 1, loop)
+        life.start(body())
+        loop.call_at(2.0, life.crash)
+
+    loop.call_at(0.5, live)
+    loop.call_at(3.0, gc.collect)
     loop.run(until=10)
     assert log == []

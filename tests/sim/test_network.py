@@ -1,0 +1,211 @@
+"""When messages arrive: exact arithmetic of both network models, in numbers that floats hold exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.device import Machine
+from sim.loop import SimLoop
+from sim.network import Message, Network
+
+LATENCY_S = 0.5
+
+
+class Letter(Message):
+    """A message that notes when it is there."""
+
+    __slots__ = ("arrived", "callbacks", "destination", "name", "nbytes", "network", "waits")
+
+    def __init__(self, name: Any, network: Network, arrived: list[Any]) -> None:
+        self.name, self.network, self.arrived = name, network, arrived
+
+    def __call__(self, _: object) -> None:
+        if self.network.is_there(self):
+            self.arrived.append((self.network.loop.time(), self.name))
+
+
+class World:
+    """Machines by name; a NIC of 1 B/s and memory of 4 B/s unless a test says otherwise."""
+
+    def __init__(self, *, fifo: bool, **nics: float) -> None:
+        self.loop = SimLoop()
+        self.network = Network(self.loop, LATENCY_S, fifo=fifo)
+        self.nics = nics
+        self.machines: dict[str, Machine] = {}
+        self.arrived: list[Any] = []
+        self.dropped: list[str] = []
+        self.network.on_dropped = lambda message, why: self.dropped.append(why)
+
+    def machine(self, name: str) -> Machine:
+        return self.machines.setdefault(name, Machine(name, 1.0, 4.0, 1.0, self.nics.get(name, 1.0)))
+
+    def send(self, time_s: float, path: str, nbytes: float, name: Any = None) -> None:
+        source, destination = path.split(">")
+        letter = Letter(name if name is not None else path, self.network, self.arrived)
+        self.loop.call_at(time_s, lambda: self.network.send(letter, self.machine(source), self.machine(destination), nbytes))
+
+    def run(self) -> list[Any]:
+        self.loop.run()
+        return self.arrived
+
+
+both = pytest.mark.parametrize("fifo", [False, True], ids=["latency", "fifo"])
+
+
+@both
+def test_one_message_takes_the_latency_and_the_wire_once(fifo: bool) -> None:
+    world = World(fifo=fifo)
+    world.send(1.0, "a>b", 8)
+    assert world.run() == [(1.0 + LATENCY_S + 8, "a>b")]
+
+
+@both
+@pytest.mark.parametrize(("out", "into"), [(4.0, 1.0), (1.0, 4.0)], ids=["fast to slow", "slow to fast"])
+def test_the_slower_of_two_nics_sets_the_pace(fifo: bool, out: float, into: float) -> None:
+    world = World(fifo=fifo, a=out, b=into)
+    world.send(0.0, "a>b", 8)
+    assert world.run() == [(LATENCY_S + 8, "a>b")]
+
+
+@both
+def test_a_message_to_the_same_machine_takes_its_memory_and_no_latency(fifo: bool) -> None:
+    world = World(fifo=fifo)
+    world.send(0.0, "a>a", 8)
+    assert world.run() == [(2.0, "a>a")]
+
+
+def test_where_nothing_is_shared_messages_do_not_know_of_each_other() -> None:
+    world = World(fifo=False)
+    for path in ("a>c", "b>c", "a>b"):
+        world.send(0.0, path, 8)
+    assert world.run() == [(LATENCY_S + 8, path) for path in ("a>c", "b>c", "a>b")]
+
+
+def test_two_senders_to_one_receiver_take_turns_at_its_nic() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>c", 8)
+    world.send(0.0, "b>c", 8)
+    assert world.run() == [(LATENCY_S + 8, "a>c"), (LATENCY_S + 16, "b>c")]
+
+
+def test_one_sender_to_two_receivers_sends_one_after_the_other() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>b", 8)
+    world.send(0.0, "a>c", 4)
+    assert world.run() == [(LATENCY_S + 8, "a>b"), (LATENCY_S + 12, "a>c")]
+
+
+def test_a_stream_between_two_machines_takes_the_latency_once() -> None:
+    world = World(fifo=True)
+    for number in range(4):
+        world.send(0.0, "a>b", 2, number)
+    assert world.run() == [(LATENCY_S + 2 * (number + 1), number) for number in range(4)]
+
+
+def test_a_receiver_takes_messages_in_the_order_in_which_they_could_have_arrived() -> None:
+    """b's is shorter and could be there first, though it was sent later."""
+    world = World(fifo=True)
+    world.send(0.0, "a>c", 8)
+    world.send(1.0, "b>c", 4)
+    assert world.run() == [(1.0 + LATENCY_S + 4, "b>c"), (1.0 + LATENCY_S + 4 + 8, "a>c")]
+
+
+def test_a_receiver_that_is_half_through_makes_the_next_wait_the_rest() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>c", 8)
+    world.send(3.0, "b>c", 8)
+    assert world.run() == [(LATENCY_S + 8, "a>c"), (LATENCY_S + 16, "b>c")]
+
+
+def test_a_free_nic_remembers_nothing() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>b", 8)
+    world.send(100.0, "a>b", 8, "later")
+    assert world.run() == [(LATENCY_S + 8, "a>b"), (100 + LATENCY_S + 8, "later")]
+
+
+def test_a_fast_receiver_takes_two_slow_senders_at_once() -> None:
+    """Each occupies a quarter of it: the second is late by its own time through the fast NIC at most."""
+    world = World(fifo=True, c=4.0)
+    world.send(0.0, "a>c", 8)
+    world.send(0.0, "b>c", 8)
+    assert world.run() == [(LATENCY_S + 8, "a>c"), (LATENCY_S + 8 + 2, "b>c")]
+
+
+def test_a_fast_sender_is_free_again_before_a_slow_receiver_is() -> None:
+    world = World(fifo=True, a=4.0)
+    world.send(0.0, "a>b", 8)
+    world.send(0.0, "a>c", 8)
+    assert world.run() == [(LATENCY_S + 8, "a>b"), (LATENCY_S + 2 + 8, "a>c")]
+
+
+def test_sending_and_receiving_do_not_hinder_each_other() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>b", 8)
+    world.send(0.0, "b>a", 8)
+    assert [time_s for time_s, _ in world.run()] == [LATENCY_S + 8] * 2
+
+
+def test_a_machine_s_own_messages_do_not_take_its_nic() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>a", 400)
+    world.send(0.0, "a>b", 8)
+    assert world.run()[0] == (LATENCY_S + 8, "a>b")
+
+
+@both
+def test_a_message_to_a_machine_that_is_down_is_dropped_and_told(fifo: bool) -> None:
+    world = World(fifo=fifo)
+    world.send(0.0, "a>b", 8)
+    world.loop.call_at(3.0, lambda: setattr(world.machine("b"), "up", False))
+    assert world.run() == []
+    assert world.dropped == ["b is down"]
+    assert (world.network.messages, world.network.bytes) == (1, 8)
+
+
+def test_a_machine_that_goes_down_while_a_message_waits_for_its_nic_drops_it_too() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>c", 8)
+    world.send(0.0, "b>c", 8)
+    world.loop.call_at(12.0, lambda: setattr(world.machine("c"), "up", False))
+    assert world.run() == [(LATENCY_S + 8, "a>c")]
+    assert world.dropped == ["c is down"]
+
+
+def test_a_machine_that_is_up_again_in_time_receives() -> None:
+    world = World(fifo=True)
+    world.send(0.0, "a>b", 8)
+    world.loop.call_at(3.0, lambda: setattr(world.machine("b"), "up", False))
+    world.loop.call_at(5.0, lambda: setattr(world.machine("b"), "up", True))
+    assert world.run() == [(LATENCY_S + 8, "a>b")]
+
+
+def test_a_message_that_is_lost_on_the_way_has_taken_the_sender_s_nic_and_not_the_receiver_s() -> None:
+    world = World(fifo=True)
+    lost = iter(["a fault", ""])
+    world.network.leaks.append(lambda source, destination: next(lost, ""))
+    world.send(0.0, "a>b", 8, "lost")
+    world.send(0.0, "a>c", 8, "after it")
+    world.send(2.0, "d>b", 4, "into b")
+    assert world.run() == [(2.0 + LATENCY_S + 4, "into b"), (LATENCY_S + 16, "after it")]
+    assert world.dropped == ["a fault"]
+    assert (world.network.messages, world.network.bytes) == (3, 20)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(("a>c", "b>c", "a>d", "b>d", "c>d")), st.integers(1, 16)), max_size=25))
+def test_every_message_arrives_once_and_no_nic_does_two_things_at_once(sent: list[tuple[int, str, int]]) -> None:
+    world = World(fifo=True)
+    for number, (quarter, path, nbytes) in enumerate(sent):
+        world.send(quarter / 4, path, nbytes, number)
+    arrived = {name: time_s for time_s, name in world.run()}
+    assert sorted(arrived) == list(range(len(sent)))
+    for end in "cd":
+        into = sorted((arrived[number], nbytes) for number, (_, path, nbytes) in enumerate(sent) if path.endswith(end))
+        for (before, _), (after, nbytes) in zip(into, into[1:], strict=False):
+            assert after - nbytes >= before  # a NIC of 1 B/s receives the whole of it after the one before
+    for number, (quarter, _, nbytes) in enumerate(sent):
+        assert arrived[number] >= quarter / 4 + LATENCY_S + nbytes

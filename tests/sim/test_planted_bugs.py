@@ -1,0 +1,202 @@
+"""The failure tests can fail: each bug planted here, a few lines long, is caught within a stated number of drawn schedules.
+
+The table in `docs/TESTING.md` says which oracle catches which.  The schedules up to the one that caught a bug are then
+played on the right code, which must pass them all.  Draws are the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+import sim.cluster
+import sim.host
+from core.lane import Flight, Lane
+from core.messages import Accepted, CallFailed, Finished, Parameters, Push, Sender
+from core.node import Outcome
+from core.pushes import Admission, Pushes
+from core.shard import Shard, Snapshot
+from sim.loop import Life
+from sim.strategies import Tables, scenario, tables
+from tests.sim.oracles import trial, wrong
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def forget_the_duplicate_check(patch: pytest.MonkeyPatch) -> None:
+    """A push whose reply was lost is applied again."""
+    judge = Pushes.judge
+
+    def forgetful(self: Pushes, sender: Sender, sequence: int) -> Admission:
+        admission = judge(self, sender, sequence)
+        return Admission.NEW if admission is Admission.REPEATED else admission
+
+    patch.setattr(Pushes, "judge", forgetful)
+
+
+def forget_the_incarnation(patch: pytest.MonkeyPatch) -> None:
+    """The ledger compares sequences alone: a restarted replica's first pushes look like repetitions, and are eaten."""
+
+    def judge(self: Pushes, sender: Sender, sequence: int) -> Admission:
+        last = self.last.get(sender.name, (0, 0))[1]
+        return Admission.NEW if sequence > last else Admission.REPEATED
+
+    patch.setattr(Pushes, "judge", judge)
+    patch.setattr(Pushes, "join", lambda _self, _sender: True)
+
+
+def take_silence_for_success(patch: pytest.MonkeyPatch) -> None:
+    """A push that was not answered is not repeated, and counts as accepted."""
+    landed = Flight.landed
+
+    def hopeful(self: Flight[Any]) -> Any:
+        if isinstance(self.request, Push) and self.future.done() and not self.pausing and isinstance(self.future.exception(), CallFailed):
+            return Accepted(0)
+        return landed(self)
+
+    patch.setattr(Flight, "landed", hopeful)
+
+
+def drop_a_retry(patch: pytest.MonkeyPatch) -> None:
+    """A push that was not answered is given up, and the next one goes out instead."""
+    settle = Lane.settle
+
+    def resigned(self: Lane) -> None:
+        flight = self._pushing
+        if flight is not None and flight.future.done() and not flight.pausing and isinstance(flight.future.exception(), CallFailed):
+            self._pushing = None
+        settle(self)
+
+    patch.setattr(Lane, "settle", resigned)
+
+
+def never_retry(patch: pytest.MonkeyPatch) -> None:
+    """A call that failed is waited for in all eternity."""
+    landed = Flight.landed
+
+    def patient(self: Flight[Any]) -> Any:
+        if self.future.done() and isinstance(self.future.exception(), CallFailed):
+            self.future = self.node.loop.create_future()  # type: ignore[attr-defined]
+        return landed(self)
+
+    patch.setattr(Flight, "landed", patient)
+
+
+def acknowledge_before_applying(patch: pytest.MonkeyPatch) -> None:
+    """A push is answered at once and applied with the next one: a crash between loses what was acknowledged."""
+    push = Shard.push
+    waiting: dict[int, tuple[Push, Sender]] = {}
+
+    def hasty(self: Shard, request: Push, sender: Sender) -> Outcome:
+        before = waiting.get(id(self))
+        waiting[id(self)] = request, sender
+        outcome = push(self, *before) if before is not None else None
+        return outcome if outcome is not None and isinstance(outcome.reply, Finished) else Outcome(Accepted(self.updates))
+
+    patch.setattr(Shard, "push", hasty)
+
+
+def publish_the_live_buffer(patch: pytest.MonkeyPatch) -> None:
+    """A fetch is answered with the parameters themselves, which go on changing while they travel."""
+
+    def fetch(self: Shard) -> Outcome:
+        return Outcome(Parameters(self.parameters, self.progress()), self._cost_of_copy)
+
+    patch.setattr(Shard, "fetch", fetch)
+
+
+def keep_the_live_buffer(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot holds the parameters themselves, which go on changing after its moment."""
+    snapshot = Shard.snapshot
+
+    def shallow(self: Shard) -> Snapshot:
+        made = snapshot(self)
+        made.parameters = self.parameters
+        return made
+
+    patch.setattr(Shard, "snapshot", shallow)
+
+
+def forget_the_ledger(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot holds the parameters, but not which pushes they are made of."""
+    snapshot = Shard.snapshot
+
+    def careless(self: Shard) -> Snapshot:
+        made = snapshot(self)
+        made.last.clear()
+        return made
+
+    patch.setattr(Shard, "snapshot", careless)
+
+
+def let_the_dead_act(patch: pytest.MonkeyPatch) -> None:
+    """A crashed process goes on computing and sending; only its journal is closed."""
+    patch.setattr(Life, "crash", lambda _self: None)
+
+
+def forget_the_addressee(patch: pytest.MonkeyPatch) -> None:
+    """A request meant for an earlier life is served by the next."""
+    patch.setattr(sim.host, "misaddressed", lambda *_: "")
+
+
+def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot serves a restart before it is written; the journal tells the truth."""
+    persist = sim.cluster.Cluster.persist
+
+    def early(self: sim.cluster.Cluster, role: sim.cluster.Role, host: sim.host.Host, snapshot: Snapshot) -> None:
+        persist(self, role, host, snapshot)
+        role.snapshot = snapshot
+
+    patch.setattr(sim.cluster.Cluster, "persist", early)
+
+
+PLANTS: list[tuple[Plant, int, str]] = [
+    (forget_the_duplicate_check, 500, "counted once"),
+    (forget_the_incarnation, 500, "acknowledged was applied"),
+    (take_silence_for_success, 500, "acknowledged was applied"),
+    (drop_a_retry, 500, "nothing skipped"),
+    (never_retry, 500, "failed: no update"),
+    (acknowledge_before_applying, 500, "acknowledged was applied"),
+    (publish_the_live_buffer, 500, "staleness"),
+    (keep_the_live_buffer, 500, "instead of"),
+    (forget_the_ledger, 500, "counted once"),
+    (let_the_dead_act, 500, "applied was pushed"),
+    (forget_the_addressee, 500, "applied again"),
+    (call_it_durable_at_once, 500, "restored what was durable"),
+]
+
+
+class Caught(Exception):
+    """A schedule showed that something is wrong."""
+
+
+def hunt(limit: int) -> tuple[list[Tables], list[str]]:
+    """Draw schedules until one shows something wrong, `limit` at most: all of them, and what was wrong with the last."""
+    played: list[Tables] = []
+    found: list[str] = []
+
+    @settings(max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(tables())
+    def play(drawn: Tables) -> None:
+        if not found:
+            played.append(drawn)
+            found.extend(wrong(trial(scenario(drawn))))
+        if found:
+            raise Caught
+
+    with pytest.raises(Caught):
+        play()
+    return played, found
+
+
+@pytest.mark.parametrize(("plant", "limit", "sign"), PLANTS, ids=[plant.__name__ for plant, _, _ in PLANTS])
+def test_a_planted_bug_is_caught(plant: Plant, limit: int, sign: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        played, found = hunt(limit)
+    print(plant.__name__, len(played), found[:3], len(found))
+    for drawn in played:
+        assert wrong(trial(scenario(drawn))) == []
