@@ -69,6 +69,7 @@ def load(given: str, overrides: Sequence[str] = ()) -> Scenario:
     scenario, found = validate(raw, given)
     if mistakes or found or scenario is None:
         raise ScenarioError([*mistakes, *found])
+    scenario._file = given
     return scenario
 
 

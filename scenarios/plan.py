@@ -191,7 +191,7 @@ def total_samples(scenario: Scenario) -> int:
 
 
 def complaint(scenario: Scenario, path: str, message: str) -> ScenarioError:
-    return ScenarioError([Mistake(scenario.name, path, message)])
+    return ScenarioError([Mistake(scenario.file, path, message)])
 
 
 def not_honoured(scenario: Scenario, world: str) -> list[str]:

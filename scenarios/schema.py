@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, PrivateAttr
 
 from models.catalogue import BUNDLED
 from scenarios.units import Bandwidth, Duration, Operations, PositiveDuration, Speed, Updates
@@ -225,6 +225,13 @@ class Scenario(Table):
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     exec: Execution = Execution()
+
+    _file: str = PrivateAttr("")
+
+    @property
+    def file(self) -> str:
+        """Where it was loaded from, as the user named it; its own name if it was made otherwise."""
+        return self._file or self.name
 
 
 HONOURED_BY: dict[str, tuple[str, str]] = {

@@ -59,8 +59,8 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
         "warmstart": f"{draw(st.just(0) | st.integers(1, 6))} updates",
         "rule": {"kind": "sgd", "learning_rate": 1},
         "local_rate": 0,
-        "durability": draw(st.sampled_from(("none", "snapshot"))),
-        "snapshot_every": draw(milliseconds(1, 1000)),
+        "durability": draw(st.sampled_from(("snapshot", "none"))),
+        "snapshot_every": draw(milliseconds(1, 300)),
         "deadline": draw(st.sampled_from(("300 ms", "1 s"))),
         "evaluate_every": "400 ms",
         "stop": {"updates": crowd * draw(st.integers(1, rounds))},
@@ -77,7 +77,7 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
             "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
             "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
             "memory": "100 MB/s",
-            "disk": draw(st.sampled_from(("10 MB/s", "500 kB/s"))),
+            "disk": draw(st.sampled_from(("2 MB/s", "200 kB/s"))),
             "start_up": draw(milliseconds(0, 300)),
         },
         "network": {
@@ -89,14 +89,14 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
 
 
 @st.composite
-def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8) -> list[Tables]:
-    """Up to `most` faults of that cluster's roles and machines, each of which heals."""
+def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> list[Tables]:
+    """Up to `most` faults of those kinds, of that cluster's roles and machines, each of which heals."""
     protocol = Downpour.model_validate(cluster["protocol"])
     targets = [*role_names(protocol, real=cluster["numerics"] == "real"), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
-    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, unique=True))
+    present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
 
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
-    return draw(st.lists(fault(kinds, targets, likely_ms(cluster)), min_size=least, max_size=most))
+    return draw(st.lists(fault(present, targets, likely_ms(cluster)), min_size=least, max_size=most))
 
 
 def likely_ms(cluster: Tables) -> int:
@@ -121,15 +121,15 @@ def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_
 
 
 @st.composite
-def tables(draw: st.DrawFn, *, most_faults: int = 8, **limits: Any) -> Tables:
+def tables(draw: st.DrawFn, *, most_faults: int = 8, kinds: Sequence[str] = KINDS, **limits: Any) -> Tables:
     """A whole scenario as the tables of its file; `limits` are those of `clusters`."""
     cluster: Tables = draw(clusters(**limits))
-    return cluster | {"fault": draw(faults(cluster, most=most_faults))}
+    return cluster | {"fault": draw(faults(cluster, most=most_faults, kinds=kinds))}
 
 
-def scenarios(*, most_faults: int = 8, **limits: Any) -> st.SearchStrategy[Scenario]:
-    """A whole scenario, checked as one from a file is."""
-    return tables(most_faults=most_faults, **limits).map(scenario)
+def scenarios(**limits: Any) -> st.SearchStrategy[Scenario]:
+    """A whole scenario, checked as one from a file is; `limits` are those of `tables`."""
+    return tables(**limits).map(scenario)
 
 
 def scenario(drawn: Tables) -> Scenario:

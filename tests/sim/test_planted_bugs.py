@@ -20,7 +20,7 @@ from core.node import Outcome
 from core.pushes import Admission, Pushes
 from core.shard import Shard, Snapshot
 from sim.loop import Life
-from sim.strategies import Tables, scenario, tables
+from sim.strategies import KINDS, Tables, scenario, tables
 from tests.sim.oracles import trial, wrong
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -153,33 +153,38 @@ def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sim.cluster.Cluster, "persist", early)
 
 
-PLANTS: list[tuple[Plant, int, str]] = [
-    (forget_the_duplicate_check, 500, "counted once"),
-    (forget_the_incarnation, 500, "acknowledged was applied"),
-    (take_silence_for_success, 500, "acknowledged was applied"),
-    (drop_a_retry, 500, "nothing skipped"),
-    (never_retry, 500, "failed: no update"),
-    (acknowledge_before_applying, 500, "acknowledged was applied"),
-    (publish_the_live_buffer, 500, "staleness"),
-    (keep_the_live_buffer, 500, "instead of"),
-    (forget_the_ledger, 500, "counted once"),
-    (let_the_dead_act, 500, "applied was pushed"),
-    (forget_the_addressee, 500, "applied again"),
-    (call_it_durable_at_once, 500, "restored what was durable"),
+ANY = KINDS
+CRASHES = ("crash",)
+CRASHES_AND_LOSS = ("crash", "loss")
+
+PLANTS: list[tuple[Plant, tuple[str, ...], int, str]] = [
+    (forget_the_duplicate_check, ANY, 500, "counted once"),
+    (forget_the_incarnation, ANY, 500, "acknowledged was applied"),
+    (take_silence_for_success, ANY, 500, "acknowledged was applied"),
+    (drop_a_retry, ANY, 500, "nothing skipped"),
+    (never_retry, ANY, 500, "failed: no update"),
+    (acknowledge_before_applying, ANY, 500, "acknowledged was applied"),
+    (publish_the_live_buffer, ANY, 500, "staleness"),
+    (let_the_dead_act, ANY, 500, "applied was pushed"),
+    (keep_the_live_buffer, CRASHES, 500, "times instead of"),
+    (call_it_durable_at_once, CRASHES, 500, "restored what was durable"),
+    (forget_the_ledger, CRASHES_AND_LOSS, 500, "counted once"),
+    (forget_the_addressee, CRASHES_AND_LOSS, 500, "applied again"),
 ]
+"""Each with the faults that are drawn, within how many schedules it is caught, and what is found."""
 
 
 class Caught(Exception):
     """A schedule showed that something is wrong."""
 
 
-def hunt(limit: int) -> tuple[list[Tables], list[str]]:
-    """Draw schedules until one shows something wrong, `limit` at most: all of them, and what was wrong with the last."""
+def hunt(limit: int, kinds: tuple[str, ...]) -> tuple[list[Tables], list[str]]:
+    """Draw schedules of such faults until one shows something wrong, `limit` at most; all of them, and what was wrong."""
     played: list[Tables] = []
     found: list[str] = []
 
     @settings(max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(tables())
+    @given(tables(kinds=kinds))
     def play(drawn: Tables) -> None:
         if not found:
             played.append(drawn)
@@ -192,11 +197,11 @@ def hunt(limit: int) -> tuple[list[Tables], list[str]]:
     return played, found
 
 
-@pytest.mark.parametrize(("plant", "limit", "sign"), PLANTS, ids=[plant.__name__ for plant, _, _ in PLANTS])
-def test_a_planted_bug_is_caught(plant: Plant, limit: int, sign: str) -> None:
+@pytest.mark.parametrize(("plant", "kinds", "limit", "sign"), PLANTS, ids=[plant.__name__ for plant, *_ in PLANTS])
+def test_a_planted_bug_is_caught(plant: Plant, kinds: tuple[str, ...], limit: int, sign: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        played, found = hunt(limit)
+        played, found = hunt(limit, kinds)
     print(plant.__name__, len(played), found[:3], len(found))
     for drawn in played:
         assert wrong(trial(scenario(drawn))) == []

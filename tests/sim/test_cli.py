@@ -1,0 +1,126 @@
+"""`simctl` as a user meets it: what it prints, what it leaves behind, what it ends with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sim.cli import main
+
+SMALL = """
+schema = 1
+seed = 3
+[model]
+network = "mlp"
+layers = [64, 16, 10]
+[protocol]
+kind = "downpour"
+replicas = 2
+shards = 2
+evaluate_every = "1 s"
+stop = { updates = 60 }
+[cluster]
+speed = "10 MFLOP/s"
+[[fault]]
+kind = "slowdown"
+target = "replica/1"
+factor = 3
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    return str(file)
+
+
+def simctl(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_a_run_leaves_a_whole_folder_and_prints_one_object(scenario, tmp_path):
+    result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"summary.json", "journal.tsv", "curve.csv", "curve.png", "model.safetensors"}
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["updates"] == 60
+    journal = (tmp_path / "out" / "journal.tsv").read_bytes()
+    assert summary["digest"] == hashlib.blake2b(journal, digest_size=16).hexdigest()
+    assert summary["faults"][0]["bit"]["computing seconds lost"] > 0
+
+
+def test_a_fault_that_bites_nothing_says_so(scenario, tmp_path):
+    result = simctl("run", scenario, "--set", "fault.0.at='1 h'", "--out", str(tmp_path / "out"))
+    assert "bit nothing" in result.stdout
+
+
+def test_ten_mistakes_are_ten_lines_and_exit_two(scenario):
+    changes = ["seed=-1", "numerics=reel", "model.network=mpl", "protocol.replicas=0", "protocol.batch='x'", "protocol.rule.learning_rate=0"]
+    changes += ["network.model=fiffo", "network.nic=5", "cluster.sped='1 FLOP/s'", "fault.0.factor=1"]
+    result = simctl("run", scenario, *(part for change in changes for part in ("--set", change)))
+    assert result.exit_code == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 10
+    assert all(line.startswith(f"error: {scenario}: ") for line in lines)
+    assert "Traceback" not in result.output
+
+
+def test_a_folder_with_a_run_in_it_is_not_written_over(scenario, tmp_path):
+    out = str(tmp_path / "out")
+    assert simctl("run", scenario, "--out", out).exit_code == 0
+    before = (tmp_path / "out" / "journal.tsv").read_bytes()
+    again = simctl("run", scenario, "--out", out)
+    assert again.exit_code == 5
+    assert "choose another --out" in again.stderr
+    assert (tmp_path / "out" / "journal.tsv").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_ends_with_four_and_a_journal(scenario, tmp_path):
+    result = simctl("run", scenario, "--set", "protocol.rule={kind='sgd',learning_rate=1e30}", "--json", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 4
+    assert "the loss of minibatch" in json.loads(result.stdout)["reason"]
+    assert "\tfailed\t" in (tmp_path / "out" / "journal.tsv").read_text()
+
+
+def test_data_that_goes_wrong_in_the_middle_ends_with_two_and_a_journal(scenario, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Late(torch.utils.data.Dataset):\n"
+        "    def __len__(self): return 200\n"
+        "    def __getitem__(self, i):\n"
+        "        return torch.full((64,), float('nan') if i == 150 else 0.1), i % 10\n"
+        "def late(): return Late()\n"
+    )
+    result = simctl("run", scenario, "--set", f"data.source='{tmp_path / 'mine.py'}:late'", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "item 150 of the Dataset holds NaN" in result.stderr
+    assert "\tjoined\t" in (tmp_path / "out" / "journal.tsv").read_text()
+
+
+def test_ctrl_c_keeps_journal_and_summary(scenario, tmp_path, monkeypatch):
+    import sim.run
+
+    def interrupted(self: sim.run.Run) -> None:
+        self.cluster.begin()
+        self.loop.call_at(1.2, signal.raise_signal, signal.SIGINT)
+        self.loop.run(until=self.cluster.done)
+
+    monkeypatch.setattr(sim.run.Run, "simulate", interrupted)
+    result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["status"] == "interrupted"
+    assert (tmp_path / "out" / "journal.tsv").stat().st_size > 0
+
+
+def test_check_runs_nothing_and_scenarios_lists_what_is_bundled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert simctl("check", "quickstart").exit_code == 0
+    assert "downpour-real" in simctl("scenarios").stdout
+    assert not list(tmp_path.iterdir())
