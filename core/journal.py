@@ -32,12 +32,12 @@ LEGEND: dict[str, str] = {
     # evaluator
     "evaluated": "number: least updates of any shard; value: loss; note: accuracy",
     # cluster
-    "started": "value: seconds it took; note: machine or process",
-    "ended": "note: why",
-    "crashed": "note: fault, or the exit status",
-    "paused": "note: fault",
-    "resumed": "note: fault",
-    "slowed": "value: factor, 1 = full speed; note: fault",
+    "started": "peer: role; number: the life that begins; note: machine or process",
+    "ended": "peer: role; number: its life; note: why",
+    "crashed": "peer: role or machine; number: the life that is over, 0 for a machine; note: fault, or the exit status",
+    "paused": "peer: role; note: fault",
+    "resumed": "peer: role; note: fault",
+    "slowed": "peer: machine; value: factor, 1 = full speed; note: fault",
     "dropped": "peer: addressee; number: bytes; note: why the message was lost",
     "counted": "number: messages; value: bytes; note: which",
     "failed": "note: error that ended the job",

@@ -7,6 +7,8 @@ of tensors or a map-style `torch.utils.data.Dataset`.
 from __future__ import annotations
 
 import importlib.util
+import zipfile
+import zlib
 from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,9 @@ class Samples:
             inputs, targets = default_collate([self.dataset[int(index)] for index in chosen])
         except Exception as error:  # the user's own code may raise anything
             raise DataError(f"data.source: items {chosen.tolist()[:8]} cannot be read and stacked: {user.told(error)}") from error
-        finite = torch.isfinite(inputs).flatten(1).all(1)
+        if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+            raise DataError("data.source: an item must be a pair of an input and a target, each a tensor or a number")
+        finite = finite_samples(inputs) & finite_samples(targets)
         if not bool(finite.all()):
             raise DataError(f"data.source: item {int(chosen[~finite][0])} of the Dataset holds NaN or infinity")
         return inputs, targets
@@ -65,7 +69,10 @@ class Data:
 def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None = None) -> Data:
     """The source, split at random by the seed.  Raises DataError or UserCodeError."""
     dataset = open_source(source, seed, synthetic)
-    total = len(cast(Sized, dataset))
+    try:
+        total = len(cast(Sized, dataset))
+    except TypeError as error:
+        raise DataError(f"data.source = {source!r}: the Dataset has no length; allowed: (inputs, targets), or a map-style Dataset") from error
     if total < 2:
         raise DataError(f"data.source = {source!r}: {total} samples; at least 2 are needed, one of them held out")
     kept = held_out_samples(total, held_out)
@@ -87,6 +94,11 @@ def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int
     if source.endswith(".npz"):
         return from_pair(read_npz(source), source)
     given = user.call(source, "data.source")
+    if isinstance(given, TensorDataset):
+        if len(given.tensors) != 2:
+            raise DataError(f"data.source = {source!r}: a TensorDataset of {len(given.tensors)} tensors; needed are inputs and targets")
+        for name, tensor in zip(("inputs", "targets"), given.tensors, strict=True):
+            check_finite(name, tensor, source)
     return given if isinstance(given, Dataset) else from_pair(given, source)
 
 
@@ -106,11 +118,14 @@ def digits() -> TensorDataset:
 def read_npz(source: str) -> tuple[Any, Any]:
     """Arrays `x` and `y`.  Object arrays would need pickle and are refused."""
     try:
-        with np.load(source, allow_pickle=False) as arrays:
+        with Path(source).open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise DataError(f"data.source = {source!r}: holds a single array; needed are x and y")
             if not {"x", "y"} <= set(arrays.files):
                 raise DataError(f"data.source = {source!r}: holds {', '.join(arrays.files) or 'nothing'}; needed are x and y")
             return arrays["x"], arrays["y"]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"data.source = {source!r}: cannot be read: {error}") from None
 
 
@@ -128,15 +143,24 @@ def from_pair(given: Any, source: str) -> TensorDataset:
             tensor = tensor.float()
         if tensor.dim() == 0:
             raise DataError(f"data.source = {source!r}: {name} are a single number; the first dimension counts samples")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            wrong = (~torch.isfinite(tensor)).flatten(1).any(1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
-            raise DataError(
-                f"data.source = {source!r}: {name} of {int(wrong.sum())} samples hold NaN or infinity, the first is sample {int(wrong.nonzero()[0])}"
-            )
+        check_finite(name, tensor, source)
         tensors.append(tensor)
     if len(tensors[0]) != len(tensors[1]):
         raise DataError(f"data.source = {source!r}: {len(tensors[0])} inputs and {len(tensors[1])} targets; these must be equally many")
     return TensorDataset(*tensors)
+
+
+def finite_samples(tensor: torch.Tensor) -> torch.Tensor:
+    """For each sample, whether all of it is finite."""
+    return torch.isfinite(tensor).unsqueeze(-1).flatten(1).all(1)
+
+
+def check_finite(name: str, tensor: torch.Tensor, source: str) -> None:
+    wrong = ~finite_samples(tensor)
+    if bool(wrong.any()):
+        raise DataError(
+            f"data.source = {source!r}: {name} of {int(wrong.sum())} samples hold NaN or infinity, the first is sample {int(wrong.nonzero()[0])}"
+        )
 
 
 class ReplicaMinibatches:
@@ -147,9 +171,9 @@ class ReplicaMinibatches:
 
     def __init__(self, samples: Samples, number: int, replicas: int, batch: int, seed: int, life: int) -> None:
         self.samples, self.entity, self.seed, self.life = samples, f"replica/{number}", seed, life
-        self.own = torch.arange(number, len(samples), replicas)
-        if len(self.own) == 0:
+        if number >= len(samples):
             raise DataError(f"{len(samples)} training samples for {replicas} replicas: replica/{number} has none")
+        self.own = torch.arange(number, len(samples), replicas)
         self.batch = min(batch, len(self.own))
         self.in_epoch = len(self.own) // self.batch
         self._epoch, self._order = -1, self.own

@@ -78,9 +78,13 @@ class TorchNetwork:
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         try:
-            return self.module(inputs.to(self.device))  # type: ignore[no-any-return]
+            return self.module(self.taken(inputs))  # type: ignore[no-any-return]
         except Exception as error:  # the user's own code may raise anything
             raise NetworkError(f"model.network: the module does not take inputs of shape {tuple(inputs.shape)}: {told(error)}") from error
+
+    def taken(self, inputs: torch.Tensor) -> torch.Tensor:
+        """On the module's device; real numbers also in its type, since float64 modules meet float32 data."""
+        return inputs.to(self.device, self.flat.dtype) if inputs.is_floating_point() else inputs.to(self.device)
 
     def _gradient(self, parameters: torch.Tensor, batch: Batch) -> Gradient:
         self.flat.copy_(parameters)
@@ -114,8 +118,10 @@ class TorchNetwork:
         self.flat.copy_(parameters)
         if self.normalised:
             train = self.data.train
-            batches = torch.arange(min(len(train), 8 * EVALUATION_BATCH)).split(EVALUATION_BATCH)  # type: ignore[no-untyped-call]
-            torch.optim.swa_utils.update_bn((train.pick(b)[0] for b in batches), self.module, device=self.device)
+            count = min(len(train), 8 * EVALUATION_BATCH)
+            batches = torch.arange(count).tensor_split(max(1, count // EVALUATION_BATCH))  # none of them of one sample, which has no variance
+            torch.manual_seed(0)  # dropout draws here too, and what was drawn before must not matter
+            torch.optim.swa_utils.update_bn((self.taken(train.pick(batch)[0]) for batch in batches), self.module)
 
     def state_dict(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the plain module's `load_state_dict` takes, on the CPU, no two tensors sharing memory."""
@@ -156,8 +162,6 @@ def check_parameters(trained: dict[str, nn.Parameter]) -> None:
 def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
     """The loss, chosen by the targets' type where the scenario leaves it open, tried on two samples."""
     inputs, targets = train.pick(torch.arange(min(2, len(train))))
-    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-        raise DataError("data.source: an item must be a pair of an input and a target, each a tensor or a number")
     with torch.no_grad():
         outputs = forward(inputs)
     if not isinstance(outputs, torch.Tensor):

@@ -24,7 +24,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.replicas)})
     for sender, count in tally.by_sender.items():
         senders[sender.partition("#")[0]] += count
-    shards = max(1, len(tally.by_shard))
+    shards = scenario.protocol.shards
     return {
         "scenario": scenario.name,
         "seed": scenario.seed,
@@ -35,7 +35,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "reason": in_epochs(scenario, tally.reason()),
         "seconds": tally.finished_at(),
         "wall_seconds": None,
-        "updates": tally.updates,
+        "updates": tally.updates if len(tally.by_shard) == shards else 0,  # a shard that applied nothing has no record of it
         "loss": finite(last.loss) if last else None,
         "accuracy": last.accuracy if last else None,
         "messages": 0,

@@ -275,7 +275,8 @@ class Cluster:
     def watch(self) -> None:
         """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end."""
         applied = sum(r.host.server.updates for r in self.roles.values() if r.host and isinstance(r.host.server, Shard))
-        computing = any(role.host is not None and role.host.device.running is not None for role in self.roles.values())
+        hosts = [role.host for role in self.roles.values() if role.host is not None]
+        computing = any(host.device.running is not None or host.serving is not None for host in hosts)
         to_come = any(fault.until_s > self.now() for fault in self.faults) or any(r.restarting for r in self.roles.values())
         paused = any(role.host is not None and role.host.life.paused for role in self.roles.values())
         if applied != self._last_progress[0] or computing or to_come or paused or self.finished:

@@ -92,15 +92,17 @@ def slow_down(one: Injected, cluster: Cluster, _: random.Random) -> None:
 
 def set_slowness(one: Injected, cluster: Cluster, machines: Iterable[Machine], factor: float | None) -> None:
     for machine in machines:
-        devices = [role.host.device for role in cluster.roles.values() if role.machine is machine and role.host is not None]
-        for device in devices:
-            device.settle()
+        hosts = [role.host for role in cluster.roles.values() if role.machine is machine and role.host is not None]
+        before = machine.slowness
+        for host in hosts:
+            host.device.settle()
         if factor is None:
             del machine.slowdowns[one.index]
         else:
             machine.slowdowns[one.index] = factor
-        for device in devices:
-            device.retime()
+        for host in hosts:
+            host.device.retime()
+            host.retime(machine.slowness / before)
         cluster.record("slowed", machine.name, value=machine.slowness, note=one.name)
 
 

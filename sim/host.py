@@ -85,7 +85,8 @@ class Host:
         self._outstanding: deque[Call] = deque()
         self._timer: Timer | None = None
         self._queue: deque[Call] = deque()
-        self._serving = False
+        self.serving: Call | None = None
+        """The request whose cost is being paid."""
 
     # core.node.Node
 
@@ -115,7 +116,12 @@ class Host:
         future = self.loop.create_future()
         if self.life.up:
             result = work.run()
-            self.device.begin(work.cost, lambda: future.done() or future.set_result(result))
+
+            def done() -> None:
+                if not future.done():  # else whoever asked has been cancelled
+                    future.set_result(result)
+
+            self.device.begin(work.cost, done)
         return future
 
     # the caller's side
@@ -169,7 +175,7 @@ class Host:
         """A request has reached this process: it is handled now, or after those that came before."""
         if not self.life.active and not self.life.admits(lambda: self.arrive(call)):
             return
-        if self._serving:
+        if self.serving is not None:
             self._queue.append(call)
         else:
             self.serve(call)
@@ -191,7 +197,7 @@ class Host:
         call.outcome = (outcome.reply, self.incarnation, "")
         delay_s = 0.0 if outcome.cost is NOTHING else self.machine.takes(outcome.cost) * self.payload_scale
         if delay_s > 0:
-            self._serving = True
+            self.serving = call
             call.stage, call.callbacks = SERVED, (call,)
             self.loop.after(delay_s, call)
         else:
@@ -201,10 +207,15 @@ class Host:
         """The cost of handling is paid: the reply leaves, and whoever waited longest is served."""
         if not self.life.active and not self.life.admits(lambda: self.departs(call)):
             return
-        self._serving = False
+        self.serving = None
         self.send_back(call)
-        while self._queue and not self._serving:
+        while self._queue and self.serving is None:
             self.serve(self._queue.popleft())
+
+    def retime(self, factor: float) -> None:
+        """The machine has become so many times slower: what is left of the service in progress takes so much longer."""
+        if self.serving is not None:
+            self.loop.env.stretch(self.serving, factor)
 
     def send_back(self, call: Call) -> None:
         call.stage = REPLY

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
-from heapq import heappush
+from heapq import heapify, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,14 @@ class Clock(simpy.Environment):
         """`schedule(event, NORMAL, delay)`."""
         heappush(self._queue, (self._now + delay, NORMAL, next(self._eid), event))
 
+    def stretch(self, event: Any, factor: float) -> None:
+        """What remains until that event shall take so many times as long, if it is still to come.  Looks at all events."""
+        for index, (due, priority, number, scheduled) in enumerate(self._queue):
+            if scheduled is event:
+                self._queue[index] = self._now + (due - self._now) * factor, priority, number, event
+                heapify(self._queue)
+                return
+
 
 class SimLoop(asyncio.AbstractEventLoop):
     """The event loop of one simulation."""
@@ -337,6 +345,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.call_soon(lambda: self.create_task(generator.aclose()))
 
 
+RUNS_BETWEEN_SWEEPS = 20
+"""A run's own objects are garbage when it is forgotten, which is after its own collections; a hunt makes thousands of runs."""
+_RUNS = itertools.count(1)
+
+
 @contextmanager
 def rare_collections() -> Iterator[None]:
     """A simulation makes a few hundred thousand objects a second and hardly a cycle: look for those seldom.
@@ -344,6 +357,8 @@ def rare_collections() -> Iterator[None]:
     Python's own thresholds cost a quarter of the run at a thousand replicas.
     """
     before = gc.get_threshold()
+    if next(_RUNS) % RUNS_BETWEEN_SWEEPS == 0:
+        gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 100)
     try:

@@ -92,7 +92,10 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
 def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> list[Tables]:
     """Up to `most` faults of those kinds, of that cluster's roles and machines, each of which heals."""
     protocol = Downpour.model_validate(cluster["protocol"])
-    targets = [*role_names(protocol, real=cluster["numerics"] == "real"), *(f"machine/{number}" for number in range(cluster["cluster"]["machines"]))]
+    targets = [
+        *role_names(protocol, real=cluster["numerics"] == "real"),
+        *(f"machine/{number}" for number in range(cluster["cluster"]["machines"])),
+    ]
     present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
 
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
@@ -101,8 +104,10 @@ def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[s
 
 def likely_ms(cluster: Tables) -> int:
     """About how long that job takes with nothing but some failures: when to begin one, so that it bites."""
-    protocol, start_up_ms = cluster["protocol"], int(cluster["cluster"]["start_up"].split()[0])
-    return start_up_ms + STEP_MS * (2 + protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"])
+    protocol: Tables = cluster["protocol"]
+    start_up_ms = int(cluster["cluster"]["start_up"].split()[0])
+    steps: int = protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"]
+    return start_up_ms + STEP_MS * (2 + steps)
 
 
 @st.composite
@@ -121,7 +126,7 @@ def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_
 
 
 @st.composite
-def tables(draw: st.DrawFn, *, most_faults: int = 8, kinds: Sequence[str] = KINDS, **limits: Any) -> Tables:
+def tables(draw: st.DrawFn, /, *, most_faults: int = 8, kinds: Sequence[str] = KINDS, **limits: Any) -> Tables:
     """A whole scenario as the tables of its file; `limits` are those of `clusters`."""
     cluster: Tables = draw(clusters(**limits))
     return cluster | {"fault": draw(faults(cluster, most=most_faults, kinds=kinds))}

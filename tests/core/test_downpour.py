@@ -64,7 +64,7 @@ def test_a_push_carries_the_sum_of_n_push_gradients(n_push: int) -> None:
 def test_parameters_are_fetched_every_n_fetch_steps(n_fetch: int) -> None:
     world = World(job(1, Stop(updates=9), n_fetch=n_fetch))
     world.run()
-    first, *others = [time_s for time_s, _ in world.asked(Fetch)]
+    _, *others = [time_s for time_s, _ in world.asked(Fetch)]
     steps = [time_s - others[0] for time_s in others]
     assert steps == pytest.approx([float(n_fetch * k) for k in range(len(steps))])
     assert len(steps) >= 9 // n_fetch

@@ -97,7 +97,7 @@ def test_a_flight_that_is_looked_at_often_still_makes_one_call_at_a_time() -> No
 
     async def look() -> Any:
         flight = Flight[Progress](node, "shard/0", Ask(), DEADLINE_S)
-        while (reply := flight.landed()) is None:
+        while (reply := flight.landed()) is None:  # noqa: ASYNC110  this is how a driver looks, between minibatches
             await asyncio.sleep(0.01)
         return reply
 
@@ -110,8 +110,10 @@ def test_a_flight_that_is_looked_at_often_still_makes_one_call_at_a_time() -> No
 JOB = Job((Shared("shard/0", slice(1, 3)),), 1, deadline_s=DEADLINE_S)
 
 
-def lane(node: LoopNode) -> Lane:
-    return Lane(node, JOB.shards[0], JOB)
+def lane(node: LoopNode, parameters: torch.Tensor | None = None) -> Lane:
+    made = Lane(node, JOB.shards[0], JOB)
+    made.bind(torch.zeros(4) if parameters is None else parameters)
+    return made
 
 
 def gradient(value: float) -> Gradient:
@@ -172,12 +174,12 @@ def test_a_push_is_based_on_the_oldest_of_its_gradients() -> None:
     node = LoopNode(answer=Shelf(Parameters(torch.zeros(2), Progress(5, 0)), Parameters(torch.zeros(2), Progress(9, 0)), None))
 
     async def drive() -> None:
-        one, parameters = lane(node), torch.zeros(4)
-        one.fetch(parameters)
-        await one.fetched(parameters)
+        one = lane(node)
+        one.fetch()
+        await one.fetched()
         one.accrue(gradient(1.0))
-        one.fetch(parameters)
-        await one.fetched(parameters)
+        one.fetch()
+        await one.fetched()
         one.accrue(gradient(1.0))
         one.push()
 
@@ -189,12 +191,12 @@ def test_a_fetch_is_installed_only_when_the_driver_looks_and_only_in_its_slice()
     node, parameters = LoopNode(answer=Shelf(Parameters(torch.tensor([5.0, 6.0]), Progress(3, 0)))), torch.zeros(4)
 
     async def drive() -> None:
-        one = lane(node)
-        one.fetch(parameters)
-        one.fetch(parameters)
+        one = lane(node, parameters)
+        one.fetch()
+        one.fetch()
         await asyncio.sleep(2.0)
         assert parameters.tolist() == [0, 0, 0, 0]
-        one.install(parameters)
+        one.install()
         assert parameters.tolist() == [0, 5, 6, 0]
         assert one.fetched_updates == 3
 
@@ -206,7 +208,7 @@ def test_a_fetch_may_be_received_in_a_buffer_that_the_computation_does_not_read(
     node, parameters = LoopNode(answer=Shelf(None)), torch.zeros(4)
 
     async def drive() -> None:
-        lane(node).fetch(parameters)
+        lane(node, parameters).fetch()
 
     node.run(drive(), until=1.0)
     request = node.calls[0][2]
@@ -244,7 +246,7 @@ def test_a_replica_waits_for_a_shard_that_lets_it_run_too_far_ahead() -> None:
         assert not one.behind(2)
         one.accrue(gradient(1.0))
         assert one.behind(2)
-        await one.catch_up(torch.zeros(4), 2)
+        await one.catch_up(2)
         assert not one.behind(2)
         return node.now()
 
@@ -256,14 +258,15 @@ def test_a_replica_waits_for_a_fetch_that_takes_too_many_steps() -> None:
     node = LoopNode(answer=Shelf(Parameters(torch.ones(2), Progress(3, 0))))
 
     async def drive() -> float:
-        one, parameters = lane(node), torch.zeros(4)
-        one.fetch(parameters)
+        parameters = torch.zeros(4)
+        one = lane(node, parameters)
+        one.fetch()
         for _ in range(3):
-            one.install(parameters)
+            one.install()
         assert not one.behind(4)
-        one.install(parameters)
+        one.install()
         assert one.behind(4)
-        await one.catch_up(parameters, 4)
+        await one.catch_up(4)
         assert parameters.tolist() == [0, 1, 1, 0]
         return node.now()
 

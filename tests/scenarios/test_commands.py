@@ -120,7 +120,8 @@ def test_a_full_disk_is_one_message_and_exit_code_5(scenario: Callable[..., str]
 
 
 def test_a_training_that_diverges_exits_with_4_and_keeps_what_it_has(scenario: Callable[..., str]) -> None:
-    text = TIMING.replace("timing", "real").replace("shards = 2", 'shards = 2\nrule = { kind = "sgd", learning_rate = 1e30 }')
+    text = TIMING.replace("timing", "real").replace("10]", "16, 10]").replace("updates = 10", "updates = 50")
+    text = text.replace("shards = 2", 'shards = 2\nrule = { kind = "sgd", learning_rate = 1e30 }')
     result = simctl("run", scenario(text), "--out", "out", "--json")
     assert result.exit_code == Exit.FAILED
     summary = json.loads(result.stdout)

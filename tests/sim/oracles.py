@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -122,8 +121,7 @@ def bound_s(scenario: Scenario) -> float:
     a chain of join, fetch, push and one more fetch.  With a warm start replica k begins by itself after 10 k deadlines.
     Then at worst one replica makes all updates again, `n_push` steps for each, on the slowest of machines and with
     the largest of jitters (e^(3 sigma) each), and waits for one round trip of all replicas' traffic between two steps.
-    All of that twice, if a shard has lost what it had finished and the replicas are called back.  And a request that a
-    slow machine had begun to serve is served at that speed to the end.
+    All of that twice, if a shard has lost what it had finished and the replicas are called back.
     """
     protocol, cluster, network = scenario.protocol, scenario.cluster, scenario.network
     cost = scenario.model.cost
@@ -135,6 +133,5 @@ def bound_s(scenario: Scenario) -> float:
     updates = protocol.stop.updates
     assert updates is not None
     training = waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
-    slowest = math.prod(fault.factor for fault in scenario.fault if fault.kind == "slowdown")
     evaluating = 2 * (protocol.evaluate_every + 4 * protocol.deadline) if scenario.numerics == "real" else 0.0
-    return 2 * (training + cluster.start_up) + slowest * 3 * slice_bytes / cluster.memory + evaluating
+    return 2 * (training + cluster.start_up) + evaluating

@@ -62,7 +62,14 @@ def test_a_fault_that_bites_nothing_says_so(scenario, tmp_path):
 
 
 def test_ten_mistakes_are_ten_lines_and_exit_two(scenario):
-    changes = ["seed=-1", "numerics=reel", "model.network=mpl", "protocol.replicas=0", "protocol.batch='x'", "protocol.rule.learning_rate=0"]
+    changes = [
+        "seed=-1",
+        "numerics=reel",
+        "model.network=mpl",
+        "protocol.replicas=0",
+        "protocol.batch='x'",
+        "protocol.rule.learning_rate=0",
+    ]
     changes += ["network.model=fiffo", "network.nic=5", "cluster.sped='1 FLOP/s'", "fault.0.factor=1"]
     result = simctl("run", scenario, *(part for change in changes for part in ("--set", change)))
     assert result.exit_code == 2

@@ -7,6 +7,7 @@ Schedules of faults are drawn, the code that trains is run on a network whose pa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import currently_in_test_context, given, note, settings
 
 from core import chance
 from core.journal import Journal
-from core.messages import Ask, Progress, Unreachable
+from core.messages import Ask, Progress, Sender, Unreachable
 from core.node import Outcome
 from core.work import Cost
 from sim.device import Device, Machine
@@ -24,7 +25,7 @@ from sim.network import Network
 from sim.run import Run
 from sim.strategies import Tables, scenario, tables, toml
 from tests.sim.oracles import Trial, trial, wrong
-
+from tests.sim.schedules import crash, slow_service, small
 
 thoroughly = settings(max_examples=max(200, settings().max_examples))
 
@@ -68,26 +69,6 @@ def test_a_drawn_scenario_can_be_replayed_without_the_tally(drawn: Tables) -> No
 # What was found
 
 
-def small(*faults: Tables, **protocol: Any) -> Tables:
-    """One replica and two shards on three machines, without luck; up at 100 ms, then a step every 50 ms."""
-    return {
-        "schema": 1,
-        "numerics": "timing",
-        "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "50 MFLOP"}},
-        "protocol": {
-            "kind": "downpour", "replicas": 1, "shards": 2, "batch": 1, "rule": {"kind": "sgd", "learning_rate": 1}, "local_rate": 0,
-            "deadline": "1 s", "evaluate_every": "400 ms", "stop": {"updates": 4},
-        } | protocol,
-        "cluster": {"speed": "1 GFLOP/s", "memory": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
-        "network": {"nic": "10 MB/s", "latency": "1 ms"},
-        "fault": list(faults),
-    }  # fmt: skip
-
-
-def crash(target: str, at: str, repair: str) -> Tables:
-    return {"kind": "crash", "target": target, "at": at, "repair": repair}
-
-
 def test_a_machine_lost_before_its_replica_was_up_is_waited_for() -> None:
     """The replica counted as gone for good, and the next crash of a shard ended the job: "no replica is left"."""
     found = small(crash("machine/2", "50 ms", "2 s"), crash("shard/0", "300 ms", "100 ms"))
@@ -96,7 +77,12 @@ def test_a_machine_lost_before_its_replica_was_up_is_waited_for() -> None:
 
 def test_a_restart_that_a_later_crash_overtook_does_not_happen() -> None:
     """Process, machine, process: the first repair, due at 2.1 s, must not end the third, due at 5.3 s."""
-    found = small(crash("replica/0", "200 ms", "1800 ms"), crash("machine/2", "300 ms", "100 ms"), crash("replica/0", "1200 ms", "4 s"), stop={"updates": 60})
+    found = small(
+        crash("replica/0", "200 ms", "1800 ms"),
+        crash("machine/2", "300 ms", "100 ms"),
+        crash("replica/0", "1200 ms", "4 s"),
+        stop={"updates": 60},
+    )
     done = run(found)
     assert wrong(done) == []
     starts = [record.time_s for record in done.records if (record.event, record.peer) == ("started", "replica/0")]
@@ -113,7 +99,9 @@ def test_replicas_are_called_back_when_a_shard_has_lost_what_it_finished() -> No
 
 def test_a_finished_shard_on_its_way_back_is_waited_for() -> None:
     """The last replica ended while a shard was down whose finish was durable: "no replica is left"."""
-    found = small({"kind": "pause", "target": "shard/1", "at": "120 ms", "for": "2 s"}, crash("shard/0", "900 ms", "4 s"), durability="snapshot")
+    found = small(
+        {"kind": "pause", "target": "shard/1", "at": "120 ms", "for": "2 s"}, crash("shard/0", "900 ms", "4 s"), durability="snapshot"
+    )
     done = run(found)
     assert wrong(done) == []
     assert done.run.loop.time() == pytest.approx(5.0)
@@ -134,45 +122,85 @@ def test_a_long_loss_is_no_deadlock() -> None:
     assert wrong(run(found)) == []
 
 
+def test_a_service_goes_on_at_full_speed_once_the_machine_does() -> None:
+    """What a shard had begun to serve on a slow machine was served at that speed to the end: here for 12 minutes."""
+    found = small({"kind": "slowdown", "target": "shard/0", "at": "150 ms", "for": "20 ms", "factor": 1_000_000})
+    done = run(found)
+    assert wrong(done) == []
+    assert done.run.loop.time() < 0.5
+
+
+def test_what_is_durable_knows_which_pushes_it_is_made_of() -> None:
+    """The shard dies between the moment at which a push is durable and its reply: the repetition must find it counted."""
+    done = run(slow_service())
+    assert wrong(done) == []
+    assert [(record.life, record.number) for record in done.records if record.event == "duplicate"] == [(2, 1)]
+
+
+class Pair:
+    """A replica that asks, and a shard that takes 0.1 s to answer, 0.1 s apart."""
+
+    def __init__(self) -> None:
+        self.loop, self.journal = SimLoop(), Journal()
+        self.network = Network(self.loop, 0.1, fifo=False)
+        self.places: dict[str, Any] = {name: Place(Machine(name, 1e9, 1e8, 1e8, 1e8)) for name in ("replica/0", "shard/0")}
+        self.caller = self.live("replica/0", 1)
+        self.answers: list[object] = []
+        self.live("shard/0", 1)
+
+    def live(self, name: str, incarnation: int) -> Host:
+        place, life = self.places[name], Life(name, incarnation, self.loop)
+        device, own = Device(self.loop, place.machine, chance.stream(0, name, "jitter"), 0.0), chance.stream(0, name, "own")
+        place.host = Host(life, place.machine, self.network, self.places, self.journal, device, own, 1.0, 1.0)
+        place.host.server = Slow()
+        return place.host
+
+    def restart_shard(self, *, silent: bool) -> None:
+        self.places["shard/0"].host.life.crash()
+        self.live("shard/0", 2)
+        if not silent:
+            self.caller.reset_calls_to(self.places["shard/0"])
+
+    def ask(self, times: int) -> None:
+        async def body() -> None:
+            for _ in range(times):
+                try:
+                    self.answers.append(await self.caller.call("shard/0", Ask()))
+                except Unreachable as error:
+                    self.answers.append(str(error))
+
+        self.caller.life.start(body())
+
+
+@dataclass(slots=True)
+class Place:
+    machine: Machine
+    host: Host | None = None
+
+
+class Slow:
+    def handle(self, _request: object, sender: Sender) -> Outcome:
+        return Outcome(Progress(sender.incarnation, 0), Cost(0.0, 1e7))
+
+
 def test_a_late_reset_does_not_stop_the_next_life_from_serving() -> None:
-    """On a slow network, the news of a crash reached the caller while the next life was serving its request; that call was
-    then marked as reset, so its service never came to an end, and nobody else was served."""
-    loop, journal = SimLoop(), Journal()
-    machines = [Machine(name, 1e9, 1e8, 1e8, 1e8) for name in ("here", "there")]
-    network = Network(loop, 0.1, fifo=False)
-    addresses: dict[str, Any] = {}
+    """On a slow network, the news of a crash reached the caller while the next life was serving its request.
 
-    class Place:
-        def __init__(self, name: str, machine: Machine) -> None:
-            self.machine, self.host = machine, None
-            addresses[name] = self
+    That call was then marked as reset, so its service never came to an end, and nobody else was served.
+    """
+    pair = Pair()
+    pair.ask(times=2)
+    pair.loop.call_later(0.05, lambda: pair.restart_shard(silent=False))
+    pair.loop.run(until=2.0)
+    assert pair.answers[0] == "the connection was reset"
+    assert isinstance(pair.answers[1], Progress)
 
-        def live(self, name: str, incarnation: int) -> Host:
-            life, device = Life(name, incarnation, loop), Device(loop, self.machine, chance.stream(0, name, "jitter"), 0.0)
-            self.host = Host(life, self.machine, network, addresses, journal, device, chance.stream(0, name, "own"), 1.0, 1.0)
-            return self.host
 
-    class Slow:
-        def handle(self, _request: object, _sender: object) -> Outcome:
-            return Outcome(Progress(0, 0), Cost(0.0, 1e7))  # 0.1 s
-
-    replica, shard = Place("replica/0", machines[0]), Place("shard/0", machines[1])
-    caller, first = replica.live("replica/0", 1), shard.live("shard/0", 1)
-    answers: list[object] = []
-
-    async def ask() -> None:
-        for _ in range(2):
-            try:
-                answers.append(await caller.call("shard/0", Ask()))
-            except Unreachable as error:
-                answers.append(error)
-
-    def die() -> None:
-        first.life.crash()
-        shard.live("shard/0", 2).server = Slow()
-        caller.reset_calls_to(shard)
-
-    caller.life.start(ask())
-    loop.call_later(0.05, die)
-    loop.run(until=2.0)
-    assert [type(answer) for answer in answers] == [Unreachable, Progress]
+def test_a_request_meant_for_an_earlier_life_is_not_served() -> None:
+    """The caller hears which life it met, and the next request is for that one."""
+    pair = Pair()
+    pair.ask(times=3)
+    pair.loop.call_later(0.35, lambda: pair.restart_shard(silent=True))  # the second request is on its way
+    pair.loop.run(until=2.0)
+    assert [isinstance(answer, Progress) for answer in pair.answers] == [True, False, True]
+    assert pair.answers[1] == "meant for life 1, this is life 2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_stream_between_two_machines_takes_the_latency_once() -> None:
 
 
 def test_a_receiver_takes_messages_in_the_order_in_which_they_could_have_arrived() -> None:
-    """b's is shorter and could be there first, though it was sent later."""
+    """B's is shorter and could be there first, though it was sent later."""
     world = World(fifo=True)
     world.send(0.0, "a>c", 8)
     world.send(1.0, "b>c", 4)
@@ -205,7 +206,7 @@ def test_every_message_arrives_once_and_no_nic_does_two_things_at_once(sent: lis
     assert sorted(arrived) == list(range(len(sent)))
     for end in "cd":
         into = sorted((arrived[number], nbytes) for number, (_, path, nbytes) in enumerate(sent) if path.endswith(end))
-        for (before, _), (after, nbytes) in zip(into, into[1:], strict=False):
+        for (before, _), (after, nbytes) in pairwise(into):
             assert after - nbytes >= before  # a NIC of 1 B/s receives the whole of it after the one before
     for number, (quarter, _, nbytes) in enumerate(sent):
         assert arrived[number] >= quarter / 4 + LATENCY_S + nbytes

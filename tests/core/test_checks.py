@@ -1,0 +1,103 @@
+"""Each rule of the checks is broken once by a journal written by hand, and names the lines that prove it."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.checks import RULES, PushId, check
+from core.journal import LEGEND, Record
+
+R1, R2, S1, S2 = ("replica/0", 1), ("replica/0", 2), ("shard/0", 1), ("shard/0", 2)
+
+
+def journal(*events: tuple[object, ...]) -> list[Record]:
+    """Records from (node and life, event, peer, number, value), a second apart."""
+    made = []
+    for second, ((node, life), event, *rest) in enumerate(events):  # type: ignore[misc]
+        assert event in LEGEND
+        made.append(Record(float(second), node, life, event, *rest))  # type: ignore[has-type]
+    return made
+
+
+def pushed(who: tuple[str, int], sequence: int) -> tuple[object, ...]:
+    return who, "pushed", "shard/0", sequence, 1.0
+
+
+def applied(where: tuple[str, int], who: tuple[str, int], sequence: int, staleness: float = 0.0) -> tuple[object, ...]:
+    return where, "applied", f"{who[0]}#{who[1]}", sequence, staleness
+
+
+def acknowledged(who: tuple[str, int], sequence: int) -> tuple[object, ...]:
+    return who, "acknowledged", "shard/0", sequence
+
+
+def of_cluster(event: str, peer: str = "", number: int = 0) -> tuple[object, ...]:
+    return ("cluster", 0), event, peer, number
+
+
+GOOD = (
+    (R1, "joined", "shard/0", 0),
+    pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1),
+    (S1, "persisted", "", 1),
+    pushed(R1, 2), applied(S1, R1, 2, 1.0),
+    of_cluster("crashed", "shard/0", 1),
+    (S2, "restored", "", 1),
+    applied(S2, R1, 2, 1.0), acknowledged(R1, 2),
+    of_cluster("crashed", "replica/0", 1),
+    (R2, "joined", "shard/0", 2),
+    pushed(R2, 1), applied(S2, R2, 1, 1.0), acknowledged(R2, 1),
+    (S2, "finished", "", 3),
+)  # fmt: skip
+"""A push is lost with its shard's life and applied again by the next; a replica's next life begins its count anew."""
+
+
+def test_a_journal_of_crashes_and_repetitions_is_in_order() -> None:
+    findings = check(journal(*GOOD))
+    assert findings.violations == []
+    assert findings.surviving == {
+        "shard/0": [PushId("replica/0", 1, "shard/0", 1), PushId("replica/0", 1, "shard/0", 2), PushId("replica/0", 2, "shard/0", 1)]
+    }
+    assert list(findings.pushed.values()) == [1, 1, 1]
+
+
+BROKEN: list[tuple[str, tuple[int, ...], tuple[tuple[object, ...], ...]]] = [
+    ("pushed in sequence", (1, 2), (pushed(R1, 1), pushed(R1, 3))),
+    ("applied was pushed", (1,), (applied(S1, R1, 1),)),
+    ("applied was pushed", (1, 2), (applied(S1, R1, 1), pushed(R1, 1))),
+    ("counted once", (2, 3), (pushed(R1, 1), applied(S1, R1, 1), applied(S1, R1, 1))),
+    ("counted once", (2, 5), (pushed(R1, 1), applied(S1, R1, 1), (S1, "persisted", "", 1), (S2, "restored", "", 1), applied(S2, R1, 1))),
+    ("counted in order", (3, 4), (pushed(R1, 1), pushed(R1, 2), applied(S1, R1, 2), applied(S1, R1, 1))),
+    ("nothing skipped", (4, 5), (pushed(R1, 1), pushed(R1, 2), pushed(R1, 3), applied(S1, R1, 1), applied(S1, R1, 3))),
+    ("acknowledged was applied", (2,), (pushed(R1, 1), acknowledged(R1, 1))),
+    ("acknowledged once", (3, 4), (pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1), acknowledged(R1, 1))),
+    ("acknowledged once", (3, 5), (pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1), (S2, "restored", "", 0), applied(S2, R1, 1))),
+    ("outlived", (2, 3), (pushed(R1, 1), (R2, "joined", "shard/0", 0), applied(S1, R1, 1))),
+    ("the dead are silent", (1, 2), (of_cluster("crashed", "replica/0", 1), pushed(R1, 1))),
+    ("the dead are silent", (1, 2), ((R2, "joined", "shard/0", 0), pushed(R1, 1))),
+    ("restored what was durable", (3,), (pushed(R1, 1), applied(S1, R1, 1), (S2, "restored", "", 1))),
+    ("restored what was durable", (3,), (pushed(R1, 1), applied(S1, R1, 1), (S2, "finished", "", 0))),
+    ("a snapshot counts its updates", (1,), ((S1, "persisted", "", 1),)),
+    ("finished is finished", (1, 3), ((S1, "finished", "", 0), pushed(R1, 1), applied(S1, R1, 1))),
+    ("finished is finished", (1,), ((S1, "finished", "", 1),)),
+    ("staleness is a distance", (2,), (pushed(R1, 1), applied(S1, R1, 1, 1.0))),
+]
+
+
+@pytest.mark.parametrize(("rule", "lines", "events"), BROKEN, ids=[f"{rule} {number}" for number, (rule, *_) in enumerate(BROKEN)])
+def test_a_broken_rule_is_named_with_the_lines_that_prove_it(
+    rule: str, lines: tuple[int, ...], events: tuple[tuple[object, ...], ...]
+) -> None:
+    found = check(journal(*events)).violations
+    assert [(violation.rule, violation.lines) for violation in found] == [(rule, lines)]
+    assert str(lines[0]) in str(found[0])
+
+
+def test_every_rule_is_broken_once() -> None:
+    assert {rule for rule, _, _ in BROKEN} == set(RULES)
+
+
+def test_nothing_is_made_of_the_order_of_lines_that_different_clocks_wrote() -> None:
+    events = (acknowledged(R1, 1), applied(S1, R1, 1), pushed(R1, 1))
+    assert check(journal(*events), one_clock=False).violations == []
+    lacking = check(journal(acknowledged(R1, 1), pushed(R1, 1)), one_clock=False).violations
+    assert [violation.rule for violation in lacking] == ["acknowledged was applied"]
