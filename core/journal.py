@@ -26,6 +26,7 @@ LEGEND: dict[str, str] = {
     "applied": "peer: sender, with its life; number: sequence; value: staleness in updates",
     "duplicate": "peer: sender, with its life; number: sequence already counted, acknowledged again",
     "refused": "peer: sender, with its life; note: reason",
+    "broken": "peer: address; note: what came was not whole, or more than may come; whoever sent it may just have gone away",
     "finished": "number: updates; value: samples; note: which stop condition",
     "restored": "number: updates in the snapshot that this life starts from",
     "persisted": "number: updates in the snapshot that is durable now",

@@ -62,8 +62,22 @@ class Lane:
     """A replica's side of its traffic with one shard."""
 
     __slots__ = (
-        "_fetch", "_fetching", "_mine", "_pushing", "accrued", "based_on", "deadline_s", "fetched_updates", "finished", "gradients", "node",
-        "part", "samples", "sequence", "shard", "steps_since_fetch",
+        "_fetch",
+        "_fetching",
+        "_mine",
+        "_pushing",
+        "accrued",
+        "based_on",
+        "deadline_s",
+        "fetched_updates",
+        "finished",
+        "gradients",
+        "node",
+        "part",
+        "samples",
+        "sequence",
+        "shard",
+        "steps_since_fetch",
     )
 
     def __init__(self, node: Node, shared: Shared, job: Job) -> None:

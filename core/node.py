@@ -29,18 +29,23 @@ class Node(Protocol):
     @property
     def name(self) -> str:
         """The role, as "replica/3" or "shard/0"; not a machine."""
+
     @property
     def incarnation(self) -> int:
         """Which life of the role this is, from 1."""
+
     @property
     def random(self) -> random.Random:
         """This node's own stream, for jitter."""
+
     @property
     def record(self) -> Recorder: ...
     def now(self) -> float:
         """Seconds since the job began."""
+
     def call(self, peer: str, request: Request[R]) -> asyncio.Future[R]:
         """Ask a peer.  The future ends with its reply, or with Unreachable, TimedOut or Refused; the deadline is the host's."""
+
     def compute(self, work: Work[R]) -> asyncio.Future[R]:
         """Have this node's device do the work; one at a time."""
 

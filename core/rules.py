@@ -25,6 +25,7 @@ class Rule(Protocol):
 
     def start(self, parameters: Any) -> None:
         """Make the state for a slice, unless it was restored."""
+
     def apply(self, parameters: Any, gradient: Any) -> None:
         """One update, in place."""
 

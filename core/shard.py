@@ -123,7 +123,9 @@ class Shard:
     def unfit(self, push: Push) -> str:
         """Why this push cannot be applied, whoever sent it ("" if it can)."""
         if len(push.gradient) != self._length or push.gradient.nbytes != self._nbytes:
-            return f"a gradient of {len(push.gradient)} elements, {push.gradient.nbytes} bytes; this shard has {self._length}, {self._nbytes}"
+            return (
+                f"a gradient of {len(push.gradient)} elements, {push.gradient.nbytes} bytes; this shard has {self._length}, {self._nbytes}"
+            )
         if push.sequence < 1 or push.gradients < 1 or push.samples < 0:
             return f"push {push.sequence} of {push.gradients} gradients, {push.samples} samples"
         return ""
@@ -148,6 +150,4 @@ class Shard:
     def snapshot(self) -> Snapshot:
         """A copy that later updates do not change."""
         state = {key: value.clone() if hasattr(value, "clone") else value for key, value in self.rule.state.items()}
-        return Snapshot(
-            self.parameters.clone(), state, dict(self.pushes.last), self.updates, self.samples, self.finished
-        )
+        return Snapshot(self.parameters.clone(), state, dict(self.pushes.last), self.updates, self.samples, self.finished)

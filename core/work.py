@@ -52,10 +52,13 @@ class Network(Protocol):
 
     def __len__(self) -> int:
         """How many parameters."""
+
     def initial(self) -> Any:
         """The first parameters, a vector; the same at every call."""
+
     def gradient(self, parameters: Any, batch: Any) -> Work[Gradient]:
         """The vector returned may be overwritten by the next gradient's."""
+
     def evaluate(self, parameters: Any) -> Work[Quality]:
         """Loss and accuracy on the held-out data."""
 

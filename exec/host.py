@@ -221,7 +221,9 @@ class Host:
 
     def _refused(self, fault: Fault, peer: str, reason: str) -> None:
         self.refusals[fault] += 1
-        if fault is not Fault.BROKEN:  # a caller that went away was refused nothing
+        if fault is Fault.BROKEN:
+            self.record("broken", peer, 0, 0.0, one_line(reason))
+        else:
             self.record("refused", peer, 0, 0.0, one_line(f"{fault}: {reason}"))
 
     def _fail(self, error: Exception) -> None:

@@ -192,7 +192,9 @@ class Launch:
                 await self.until(lambda: self.ending or not any(seen.state == "starting" for seen in self.seen.values()))
         except TimeoutError:
             missing = ", ".join(role for role, seen in self.seen.items() if seen.state == "starting")
-            raise StartError(f"not there after {limit_s:g} s: {missing}; look into {self.folder.path / 'logs'}, or raise exec.start_within") from None
+            raise StartError(
+                f"not there after {limit_s:g} s: {missing}; look into {self.folder.path / 'logs'}, or raise exec.start_within"
+            ) from None
         if self.ending:
             return False
         self._began, self._began_at = time.monotonic(), time.time()  # noqa: TID251  the only clock that processes share

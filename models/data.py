@@ -72,7 +72,9 @@ def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered,
     try:
         total = len(cast(Sized, dataset))
     except TypeError as error:
-        raise DataError(f"data.source = {source!r}: the Dataset has no length; allowed: (inputs, targets), or a map-style Dataset") from error
+        raise DataError(
+            f"data.source = {source!r}: the Dataset has no length; allowed: (inputs, targets), or a map-style Dataset"
+        ) from error
     if total < 2:
         raise DataError(f"data.source = {source!r}: {total} samples; at least 2 are needed, one of them held out")
     kept = held_out_samples(total, held_out)

@@ -119,7 +119,9 @@ class TorchNetwork:
         if self.normalised:
             train = self.data.train
             count = min(len(train), 8 * EVALUATION_BATCH)
-            batches = torch.arange(count).tensor_split(max(1, count // EVALUATION_BATCH))  # none of them of one sample, which has no variance
+            batches = torch.arange(count).tensor_split(
+                max(1, count // EVALUATION_BATCH)
+            )  # none of them of one sample, which has no variance
             torch.manual_seed(0)  # dropout draws here too, and what was drawn before must not matter
             torch.optim.swa_utils.update_bn((self.taken(train.pick(batch)[0]) for batch in batches), self.module)
 
@@ -168,7 +170,9 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
         raise NetworkError(f"model.network: the module returns a {type(outputs).__name__}; allowed: a tensor")
     if loss == "mse" or (loss == "auto" and targets.is_floating_point()):
         if outputs.shape != targets.shape:
-            raise DataError(f"data.source: targets of shape {tuple(targets.shape)}, outputs of shape {tuple(outputs.shape)}; these must be equal for mse")
+            raise DataError(
+                f"data.source: targets of shape {tuple(targets.shape)}, outputs of shape {tuple(outputs.shape)}; these must be equal for mse"
+            )
         return lambda given, wanted: functional.mse_loss(given, wanted.to(given.dtype))
     if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
         raise DataError(
@@ -180,7 +184,9 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
     def cross_entropy(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted = wanted.long()
         if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
-            raise DataError(f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}")
+            raise DataError(
+                f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}"
+            )
         return functional.cross_entropy(given, wanted)
 
     return cross_entropy

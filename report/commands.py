@@ -27,9 +27,9 @@ def scenario_arguments(command: F) -> F:
 def run_options(command: F) -> F:
     """Where a run leaves its folder, and how it reports."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")(command)
-    return click.option(
-        "--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder; default: a new one under runs/."
-    )(command)
+    return click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder; default: a new one under runs/.")(
+        command
+    )
 
 
 def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None:

@@ -92,7 +92,9 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     for fault in summary["faults"]:
         bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
         verdict = bit or "[yellow]bit nothing[/]"
-        console.print(f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False, soft_wrap=True
+        )
     for note in summary["notes"]:
         console.print(f"  [yellow]note[/]   {note}", highlight=False, soft_wrap=True)
     for key in ("model", "journal", "run"):
@@ -116,7 +118,9 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
     found.append(("messages", f"{summary['messages']:,} of together {summary['bytes'] / 1e6:,.1f} MB"))
     pushes = list(summary["pushes_by_replica"].values())
     if pushes:
-        found.append(("pushes by replica", f"{min(pushes):g} to {max(pushes):g}" if len(pushes) > 16 else " ".join(f"{p:g}" for p in pushes)))
+        found.append(
+            ("pushes by replica", f"{min(pushes):g} to {max(pushes):g}" if len(pushes) > 16 else " ".join(f"{p:g}" for p in pushes))
+        )
     odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
     if odd:
         found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))

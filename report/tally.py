@@ -45,7 +45,12 @@ class Tally:
 
     def read(self, records: Iterable[Record]) -> None:
         """Count records that were written before."""
-        takers: dict[str, Watcher] = {"applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish}
+        takers: dict[str, Watcher] = {
+            "applied": self.applied,
+            "restored": self.restored,
+            "evaluated": self.evaluated,
+            "finished": self.finish,
+        }
         takers |= dict.fromkeys(self.COUNTED, self.count)
         for record in records:
             if record.event in takers:

@@ -148,7 +148,9 @@ def in_words(problem: Any, file: str) -> Mistake:
     path = ".".join(str(part) for part in problem["loc"] if not is_tag(part, problem["loc"]))
     if problem["type"].startswith("union_tag"):
         path = f"{path}.kind"
-    tell = TOLD.get(problem["type"], lambda problem: f"found {short(problem['input'])}; allowed: {problem['msg'].removeprefix('Input should be ')}")
+    tell = TOLD.get(
+        problem["type"], lambda problem: f"found {short(problem['input'])}; allowed: {problem['msg'].removeprefix('Input should be ')}"
+    )
     return Mistake(file, path, tell(problem))
 
 
@@ -190,7 +192,7 @@ def short(found: object) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """"; did you mean 'x'?", or nothing."""
+    """ "; did you mean 'x'?", or nothing."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -241,7 +243,10 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if protocol is not None:
         stop = protocol.stop
         if stop.updates is None and stop.epochs is None and stop.time is None:
-            yield "protocol.stop", "nothing here is sure to happen; allowed: updates, epochs or time, and loss or accuracy beside one of them"
+            yield (
+                "protocol.stop",
+                "nothing here is sure to happen; allowed: updates, epochs or time, and loss or accuracy beside one of them",
+            )
         if sections.get("numerics") == "timing" and model is not None and model.start is not None:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
@@ -271,7 +276,10 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
             continue
         if not fnmatch.filter(names, fault.target):
             near = nearest(fault.target, names)
-            yield f"fault.{number}.target", f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'"
+            yield (
+                f"fault.{number}.target",
+                f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'",
+            )
         if fault.kind == "crash" and fault.repair is None and any(r.startswith("shard") for r in fnmatch.filter(names, fault.target)):
             yield f"fault.{number}.repair", "missing; a shard that never comes back ends the job"
 

@@ -80,7 +80,9 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
         network, data, training_samples = phantom_parts(scenario)
         payload_scale = 1.0
     if scenario.protocol.shards > len(network):
-        raise complaint(scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share")
+        raise complaint(
+            scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share"
+        )
     return Plan(scenario, job(scenario, len(network), training_samples), network, data, payload_scale)
 
 
@@ -132,9 +134,7 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
         data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
         flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None
-        network = torch_network.TorchNetwork(
-            module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared
-        )
+        network = torch_network.TorchNetwork(module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared)
         if model.start is not None:
             load_start(network, model.start)
         for number in range(protocol.replicas):

@@ -57,9 +57,7 @@ class Cluster:
         self.real = scenario.numerics == "real"
         self._record = journal.recorder("cluster", 0, loop.now)
         self.network = Network(loop, scenario.network.latency, fifo=scenario.network.model == "fifo")
-        self.network.on_dropped = lambda message, why: self.record(
-            "dropped", message.destination.name, int(message.nbytes), note=why
-        )
+        self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         names = role_names(scenario.protocol, real=self.real)
         self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(names)))}
         machines = list(self.machines.values())

@@ -123,7 +123,9 @@ def lose(one: Injected, cluster: Cluster, stream: random.Random) -> None:
 def targeted(one: Injected, cluster: Cluster) -> list[Role]:
     """The roles that a fault is aimed at, by their names or by their machines'."""
     target = one.fault.target
-    return [role for role in cluster.roles.values() if fnmatch.fnmatchcase(role.name, target) or fnmatch.fnmatchcase(role.machine.name, target)]
+    return [
+        role for role in cluster.roles.values() if fnmatch.fnmatchcase(role.name, target) or fnmatch.fnmatchcase(role.machine.name, target)
+    ]
 
 
 BEGIN: dict[str, Callable[[Injected, Cluster, random.Random], None]] = {

@@ -154,7 +154,11 @@ def test_call_later_and_call_at_keep_their_times(world: World, log: Log) -> None
 def test_a_cancelled_handle_or_timer_does_nothing(world: World, log: Log) -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        handles = [loop.call_soon(log.append, "soon"), loop.call_later(TICK, log.append, "later"), loop.call_at(loop.time() + TICK, log.append, "at")]
+        handles = [
+            loop.call_soon(log.append, "soon"),
+            loop.call_later(TICK, log.append, "later"),
+            loop.call_at(loop.time() + TICK, log.append, "at"),
+        ]
         kept = loop.call_later(2 * TICK, log.append, "kept")
         assert kept.when() > loop.time()
         for handle in handles:

@@ -15,7 +15,10 @@ def test_a_stream_is_the_same_at_every_beginning(seed: int, entity: str, purpose
 
 
 def test_seed_entity_and_purpose_each_make_another_stream() -> None:
-    drawn = {chance.number(*name) for name in ((1, "a", "b"), (2, "a", "b"), (1, "c", "b"), (1, "a", "c"), (1, "ab", ""), (1, "", "ab"), (11, "", "ab"))}
+    drawn = {
+        chance.number(*name)
+        for name in ((1, "a", "b"), (2, "a", "b"), (1, "c", "b"), (1, "a", "c"), (1, "ab", ""), (1, "", "ab"), (11, "", "ab"))
+    }
     assert len(drawn) == 7
 
 

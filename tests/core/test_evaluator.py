@@ -128,7 +128,9 @@ def test_without_an_accuracy_the_journal_has_none_and_no_target_is_met() -> None
     assert {shard.finished for shard in world.shards.values()} == {"5 updates"}
 
 
-@pytest.mark.parametrize(("loss", "accuracy", "met"), [(0.5, 0.5, False), (0.1, 0.5, True), (0.5, 0.9, True), (0.1, None, True), (0.5, None, False)])
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "met"), [(0.5, 0.5, False), (0.1, 0.5, True), (0.5, 0.9, True), (0.1, None, True), (0.5, None, False)]
+)
 def test_a_target_is_met_at_its_very_value(loss: float, accuracy: float | None, met: bool) -> None:
     assert bool(reached(Quality(loss, accuracy), Stop(loss=0.1, accuracy=0.9))) is met
     assert reached(Quality(loss, accuracy), Stop()) == ""

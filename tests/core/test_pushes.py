@@ -70,7 +70,11 @@ class Step(NamedTuple):
 
 steps = st.lists(
     st.builds(
-        Step, st.sampled_from(("push", "push", "join", "restart", "deliver", "deliver", "deliver")), st.integers(0, 1), st.integers(0, 30), st.booleans()
+        Step,
+        st.sampled_from(("push", "push", "join", "restart", "deliver", "deliver", "deliver")),
+        st.integers(0, 1),
+        st.integers(0, 30),
+        st.booleans(),
     ),
     max_size=60,
 )

@@ -94,7 +94,9 @@ def test_a_rule_is_what_torch_has_under_that_name(name: str, optimizer: Callable
     for gradient in gradients:
         theirs.grad = gradient.clone()
         stepping.step()
-    torch.testing.assert_close(applied(MAKERS[name](), start, gradients), theirs.detach(), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-7)
+    torch.testing.assert_close(
+        applied(MAKERS[name](), start, gradients), theirs.detach(), rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-7
+    )
 
 
 @each_rule

@@ -319,7 +319,9 @@ deliveries = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(("push", "pus
 
 
 @given(deliveries, st.randoms(use_true_random=False), st.none() | st.integers(1, 8))
-def test_the_parameters_are_exactly_what_was_acknowledged_or_counted_once(taken: list[tuple[int, str]], chance: Any, limit: int | None) -> None:
+def test_the_parameters_are_exactly_what_was_acknowledged_or_counted_once(
+    taken: list[tuple[int, str]], chance: Any, limit: int | None
+) -> None:
     """Pushes arrive late, twice or never; a sender sends the next one only when the last is answered."""
     one, node = shard(Stop(updates=limit))
     lives, sequences, answered = [1, 1, 1], [0, 0, 0], [True, True, True]

@@ -61,7 +61,7 @@ replies = st.one_of(
 
 def told(message: Any) -> Any:
     """What a message says, to compare: messages themselves are equal only to themselves."""
-    names = [name for kind in type(message).__mro__ for name in getattr(kind, "__slots__", ())]
+    names = [name for kind in type(message).__mro__ for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
     values = {name: getattr(message, name) for name in names}
     return type(message), {key: told(value) if isinstance(value, Progress) else value for key, value in values.items()}
 

@@ -81,6 +81,7 @@ async def pair(deadline_s: float = 20.0, **options: Any) -> AsyncIterator[Pair]:
     file, refused = io.BytesIO(), asyncio.Event()
     journal = Journal(file, prompt=True)
     journal.watch("refused", lambda *_: refused.set())
+    journal.watch("broken", lambda *_: refused.set())
     job = Job(shards=(Shared("shard/0", slice(0, COUNT)),), replicas=1, snapshot_every_s=0.0)
     async with Host(SHARD, journal, deadline_s=20, **options) as host, Host(REPLICA, Journal(), deadline_s=deadline_s) as replica:
         shard = Shard(host, job, torch.zeros(COUNT), Sgd(-1.0))

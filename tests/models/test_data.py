@@ -131,7 +131,9 @@ def test_an_npz_of_objects_is_refused(npz: Callable[..., str]) -> None:
     assert "cannot be read" in told(npz(x=np.array([{}, []], dtype=object), y=[1, 2]))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 and then nothing", b"\x80\x04N."], ids=["empty", "text", "torn zip", "pickle"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", b"PK\x03\x04 and then nothing", b"\x80\x04N."], ids=["empty", "text", "torn zip", "pickle"]
+)
 def test_a_file_that_is_no_npz_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.npz").write_bytes(content)
     assert "cannot be read" in told(str(tmp_path / "data.npz"))
@@ -203,7 +205,18 @@ def test_too_few_samples_are_told(npz: Callable[..., str], count: int) -> None:
         "class Own(Dataset):\n    def __len__(self): return 10\n    def __getitem__(self, i): return torch.full((2,), float('nan')), i\ndef data(): return Own()\n",
         "def data(): return TensorDataset(torch.full((10, 2), float('nan')), torch.arange(10))\n",
     ],
-    ids=["one tensor", "three tensors", "iterable", "no length", "fails", "unequal", "dictionaries", "no pairs", "NaN", "NaN in a TensorDataset"],
+    ids=[
+        "one tensor",
+        "three tensors",
+        "iterable",
+        "no length",
+        "fails",
+        "unequal",
+        "dictionaries",
+        "no pairs",
+        "NaN",
+        "NaN in a TensorDataset",
+    ],
 )
 def test_a_dataset_that_cannot_be_trained_on_is_told_and_never_a_traceback(code: Callable[[str], str], text: str) -> None:
     source = code(text)
@@ -275,5 +288,3 @@ def test_inputs_and_targets_stay_together() -> None:
     for step in range(9):
         batch = batches.minibatch(step)
         assert torch.equal(batch.inputs[:, 0].long(), batch.targets)
-
-

@@ -22,7 +22,9 @@ from models.torch_network import TorchNetwork, build, made_from
 INPUTS, CLASSES, COUNT = 6, 3, 40
 
 
-def data(targets: torch.Tensor | None = None, *, train: int = 30, inputs: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> Data:
+def data(
+    targets: torch.Tensor | None = None, *, train: int = 30, inputs: torch.Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Data:
     generator = torch.Generator().manual_seed(0)
     x = inputs if inputs is not None else torch.randn(COUNT, INPUTS, generator=generator, dtype=dtype)
     y = targets if targets is not None else torch.randint(CLASSES, (len(x),), generator=generator)
@@ -196,6 +198,7 @@ def test_quality_is_loss_and_accuracy_on_the_held_out_data() -> None:
     inputs, targets = given.held_out.pick(torch.arange(len(given.held_out)))
     plain.eval()
     outputs = plain(inputs)
+    network.gradient(network.initial(), some(given)).run()  # which leaves the module in training
     quality = network.evaluate(network.initial()).run()
     assert quality.loss == pytest.approx(functional.cross_entropy(outputs, targets).item(), rel=1e-6)
     assert quality.accuracy == (outputs.argmax(1) == targets).double().mean().item()
@@ -246,7 +249,9 @@ def test_training_can_begin_from_a_saved_model(make: Any) -> None:
     second.load_state_dict(first.state_dict(first.initial() + 1), "saved")
     assert torch.equal(second.initial(), first.initial() + 1)
     batch = some(given)
-    assert second.gradient(second.initial(), batch).run().loss == pytest.approx(first.gradient(first.initial() + 1, batch).run().loss, rel=1e-6)
+    assert second.gradient(second.initial(), batch).run().loss == pytest.approx(
+        first.gradient(first.initial() + 1, batch).run().loss, rel=1e-6
+    )
 
 
 def test_a_saved_model_that_does_not_fit_is_told() -> None:
@@ -286,7 +291,10 @@ def test_running_statistics_can_be_taken_of_any_number_of_samples(monkeypatch: p
     [
         (nn.ReLU, "no parameters to train"),
         (lambda: mlp().requires_grad_(False), "no parameters to train"),
-        (lambda: nn.Sequential(nn.Linear(INPUTS, 5), nn.Linear(5, CLASSES).double()), "parameters of torch.float32, torch.float64; allowed"),
+        (
+            lambda: nn.Sequential(nn.Linear(INPUTS, 5), nn.Linear(5, CLASSES).double()),
+            "parameters of torch.float32, torch.float64; allowed",
+        ),
         (lambda: mlp().half(), "parameters of torch.float16"),
         (lambda: nn.Linear(INPUTS + 1, CLASSES), "does not take inputs of shape (2, 6)"),
         (lambda: nn.LSTM(INPUTS, CLASSES), "returns a tuple; allowed: a tensor"),

@@ -110,7 +110,11 @@ def test_a_run_that_was_never_evaluated_has_a_curve_of_nothing_and_no_picture(tm
         (ScenarioError([Mistake("f", "a", "x"), Mistake("f", "b", "y")]), Exit.WRONG_INPUT, ["error: f: a: x", "error: f: b: y"]),
         (StartError("no port"), Exit.NOT_STARTED, ["error: no port"]),
         (FolderError("no folder"), Exit.NOT_WRITTEN, ["error: no folder"]),
-        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), Exit.NOT_WRITTEN, ["error: cannot write runs/a: No space left on device"]),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a"),
+            Exit.NOT_WRITTEN,
+            ["error: cannot write runs/a: No space left on device"],
+        ),
         (OSError(errno.EROFS, "Read-only file system"), Exit.NOT_WRITTEN, ["error: cannot write the run folder: Read-only file system"]),
     ],
     ids=["data", "scenario", "start", "folder", "full disk", "read-only disk"],
@@ -125,7 +129,9 @@ def test_an_error_that_someone_can_do_something_about_is_a_message_and_a_code(
     assert (out, err.splitlines()) == ("", said)
 
 
-@pytest.mark.parametrize("error", [AssertionError("ours"), OSError(errno.ECONNRESET, "reset"), ValueError("ours")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error", [AssertionError("ours"), OSError(errno.ECONNRESET, "reset"), ValueError("ours")], ids=lambda e: type(e).__name__
+)
 def test_a_mistake_of_ours_is_not_hidden(error: Exception) -> None:
     with pytest.raises(type(error)), clear_errors():
         raise error

@@ -56,7 +56,13 @@ def test_the_summary_is_plain_json(summary: dict[str, Any]) -> None:
 
 
 def test_the_summary_says_what_happened(summary: dict[str, Any]) -> None:
-    assert (summary["scenario"], summary["seed"], summary["world"], summary["protocol"], summary["numerics"]) == ("small", 3, "sim", "downpour", "real")
+    assert (summary["scenario"], summary["seed"], summary["world"], summary["protocol"], summary["numerics"]) == (
+        "small",
+        3,
+        "sim",
+        "downpour",
+        "real",
+    )
     assert (summary["status"], summary["reason"], summary["updates"]) == ("done", "60 updates", 60)
     assert 0 < summary["accuracy"] <= 1
     assert summary["loss"] > 0
@@ -116,7 +122,15 @@ def page(summary: dict[str, Any]) -> str:
 
 def test_the_page_for_people_says_the_same(summary: dict[str, Any]) -> None:
     text = page(summary)
-    for said in ("small", "60 updates", summary["digest"], f"{summary['accuracy']:.4f}", "pause of replica/1", "bit nothing", "virtual time"):
+    for said in (
+        "small",
+        "60 updates",
+        summary["digest"],
+        f"{summary['accuracy']:.4f}",
+        "pause of replica/1",
+        "bit nothing",
+        "virtual time",
+    ):
         assert said in text
 
 

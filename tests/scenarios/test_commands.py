@@ -64,7 +64,9 @@ def test_check_of_a_wrong_one_has_a_line_for_each_mistake_and_exits_with_2(scena
     assert all(line.startswith("error: mine.toml: ") for line in lines)
 
 
-@pytest.mark.parametrize("arguments", [("absent.toml",), ("quikstart",), ("quickstart", "--set", "seed=x"), ("quickstart", "--set", "sed=1")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("absent.toml",), ("quikstart",), ("quickstart", "--set", "seed=x"), ("quickstart", "--set", "sed=1")], ids=" ".join
+)
 def test_run_and_check_refuse_what_cannot_be_used(scenario: Callable[..., str], arguments: tuple[str, ...]) -> None:
     for command in ("run", "check"):
         result = simctl(command, *arguments)

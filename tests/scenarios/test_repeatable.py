@@ -170,7 +170,11 @@ def test_a_fault_that_is_added_shifts_nobody_s_draws(file: Any, monkeypatch: pyt
 
 def test_who_is_not_hit_computes_as_before(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is shared, the other replicas push at the very same times; only what they fetch may differ."""
-    apart = TIMING.replace("[network]\n", '[network]\nmodel = "latency"\n').split("[[fault]]")[0].replace("[cluster]", '[cluster]\nmemory = "1 TB/s"')
+    apart = (
+        TIMING.replace("[network]\n", '[network]\nmodel = "latency"\n')
+        .split("[[fault]]")[0]
+        .replace("[cluster]", '[cluster]\nmemory = "1 TB/s"')
+    )
     apart = apart.replace('nic = "1 MB/s"', 'nic = "1 TB/s"').replace("sigma = 0.2", "sigma = 0")
     pushed = []
     for text in (apart, apart + LATE):
