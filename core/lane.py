@@ -27,11 +27,11 @@ class Flight(Generic[R]):
     Pauses grow and are drawn from the node's stream, so that a crowd does not come back in step.
     """
 
-    __slots__ = ("attempts", "future", "node", "pause_s", "pausing", "peer", "request")
+    __slots__ = ("attempts", "deadline_s", "future", "node", "pausing", "peer", "request")
 
     def __init__(self, node: Node, peer: str, request: Request[R], deadline_s: float) -> None:
         self.node, self.peer, self.request = node, peer, request
-        self.pause_s, self.pausing, self.attempts = deadline_s, False, 1
+        self.deadline_s, self.pausing, self.attempts = deadline_s, False, 1
         self.future: asyncio.Future[Any] = node.call(peer, request)
 
     def landed(self) -> R | None:
@@ -45,7 +45,7 @@ class Flight(Generic[R]):
         try:
             return self.future.result()  # type: ignore[no-any-return]
         except CallFailed as failure:
-            pause_s = self.pause_s * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.attempts - 1, 16))
+            pause_s = self.deadline_s * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.attempts - 1, 16))
             pause_s *= 0.5 + self.node.random.random()
             self.node.record("repeated", self.peer, self.attempts, pause_s, f"{type(failure).__name__} {type(self.request).__name__}")
             self.future, self.pausing = asyncio.ensure_future(asyncio.sleep(pause_s)), True
@@ -118,7 +118,6 @@ class Lane:
             return
         reply = self._fetching.landed()
         if reply is None:
-            self.steps_since_fetch += 1
             return
         self._fetching = None
         self.steps_since_fetch = 0
@@ -135,6 +134,7 @@ class Lane:
             self.accrued.add_(mine)
         self.gradients += 1
         self.samples += gradient.samples
+        self.steps_since_fetch += self._fetching is not None
 
     def push(self) -> None:
         """Begin an asynchronous push of what has accrued, unless one is in flight; then it accrues on."""

@@ -62,11 +62,29 @@ class Launch:
         (folder.path / folder.JOURNALS).mkdir(exist_ok=True)
         (folder.path / "logs").mkdir(exist_ok=True)
         self._file = (folder.path / folder.JOURNALS / "launcher.tsv").open("wb")
-        self._record = Journal(self._file, prompt=True).recorder("cluster", 0, self.elapsed)
+        self._write = Journal(self._file, prompt=True).recorder("cluster", 0, lambda: self._stamp_s)
+        self._early: list[tuple[float, tuple[Any, ...]]] | None = []
+        self._stamp_s = 0.0
+        self._over = False
 
     def elapsed(self) -> float:
         """Seconds since everybody was there; before that, since the launch."""
         return time.monotonic() - self._began
+
+    def _record(self, event: str, peer: str = "", number: int = 0, note: str = "") -> None:
+        """Into the launcher's journal.  Time 0 is when everybody is there, so what comes before waits for it."""
+        if self._early is not None:
+            self._early.append((time.monotonic(), (event, peer, number, 0.0, note)))
+            return
+        self._stamp_s = self.elapsed()
+        self._write(event, peer, number, 0.0, note)
+
+    def _record_early(self) -> None:
+        """Write down what happened before time 0, at negative times; at the end of a job that had none, as it came."""
+        early, self._early = self._early or [], None
+        for at, columns in early:
+            self._stamp_s = at - self._began
+            self._write(*columns)
 
     # what happens to roles
 
@@ -104,22 +122,24 @@ class Launch:
         """Wait for the end of a process, and decide what it means."""
         await process.child.wait()
         role, seen = process.role, self.seen[process.role]
-        if process.child.returncode == 0 or seen.state == "ended":
-            seen.state = "ended"
-            self._record("ended", role, process.incarnation, note="done")
-        else:
-            beginning = seen.state == "starting"
-            seen.state = "dead"
-            self._record("crashed", role, process.incarnation, note=one_line(process.fate()))
-            await self.died(process, beginning=beginning)
-        self.notify()
+        try:
+            if process.child.returncode == 0 or seen.state == "ended" or self._over:
+                seen.state = "ended"
+                self._record("ended", role, process.incarnation, note="done" if not process.child.returncode else one_line(process.fate()))
+            else:
+                starting = seen.state == "starting"
+                seen.state = "dead"
+                self._record("crashed", role, process.incarnation, note=one_line(process.fate()))
+                await self.died(process, starting=starting)
+        finally:
+            self.notify()
 
-    async def died(self, process: Process, *, beginning: bool) -> None:
+    async def died(self, process: Process, *, starting: bool) -> None:
         role, seen = process.role, self.seen[process.role]
         if self.ending:
             return
         self.deaths.append({"kind": "crash", "target": role, "at_s": round(self.elapsed(), 3), "bit": {"process": process.fate()}})
-        if beginning:
+        if starting and self._began_at is None:
             raise StartError(f"{role} did not start: it {process.fate()}; its output is in {process.log}")
         if role == EVALUATOR and seen.incarnation < EVALUATOR_LIVES:
             seen.state, seen.incarnation = "starting", seen.incarnation + 1
@@ -198,6 +218,7 @@ class Launch:
         if self.ending:
             return False
         self._began, self._began_at = time.monotonic(), time.time()  # noqa: TID251  the only clock that processes share
+        self._record_early()
         for role in self.seen:
             self.instruct_begin(role)
         return True
@@ -222,12 +243,14 @@ class Launch:
 
     async def end_all(self) -> None:
         """Nobody stays behind: shards are asked to conclude, so that they write down their counts; the rest is ended."""
+        self._over = True
         ending = list(self.processes.values())
         for role in self.living("shard/"):
             self._launcher.instruct(role, wire.Instruction(conclude=wire.Conclude()))
         await asyncio.gather(*(p.gone(PATIENCE_S) if p.role.startswith("shard/") else p.end() for p in ending))
         await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await self._launcher.stop()
+        self._record_early()
 
     # afterwards
 

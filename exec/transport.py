@@ -24,7 +24,7 @@ HEADER_LIMIT = 1 << 16
 """Bytes of an envelope: its texts are held to a thousand characters each."""
 
 KEEPALIVE_MS = 1000
-"""Without it a pulled cable is noticed at the deadline of a call only; with it, in 1.25 s (FACTS, section 4)."""
+"""Without it a pulled cable is noticed at the deadline of a call only; with it, in 1.25 s."""
 
 COMMON_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),

@@ -119,9 +119,8 @@ class TorchNetwork:
         if self.normalised:
             train = self.data.train
             count = min(len(train), 8 * EVALUATION_BATCH)
-            batches = torch.arange(count).tensor_split(
-                max(1, count // EVALUATION_BATCH)
-            )  # none of them of one sample, which has no variance
+            pieces = max(1, count // EVALUATION_BATCH)
+            batches = torch.arange(count).tensor_split(pieces)  # none of them of one sample, which has no variance
             torch.manual_seed(0)  # dropout draws here too, and what was drawn before must not matter
             torch.optim.swa_utils.update_bn((self.taken(train.pick(batch)[0]) for batch in batches), self.module)
 

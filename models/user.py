@@ -1,24 +1,48 @@
 """A user's own code, named as "path/to/file.py:function" or "package.module:function".
 
-A file is loaded by its path, under a name of its own: `sys.path` stays as it is for everyone else.
+A file is loaded by its path, under a name of its own.  While it is loaded and called, its folder (for a package: the folder
+that the user stands in) is the last on `sys.path`, so that it finds its neighbours and hides nobody; afterwards the path is
+as it was.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from models.errors import UserCodeError
 
+FOREIGN = re.compile(rf"^<|[\\/]site-packages[\\/]|{re.escape(sysconfig.get_path('stdlib'))}|{re.escape(str(Path(__file__).parent))}[\\/]")
+"""Files that no user of ours wrote."""
+
 
 def call(reference: str, key: str) -> Any:
     """Load the function that `reference` names and call it; `key` is the scenario's key, for the message."""
     place, _, name = reference.rpartition(":")
+    with neighbours(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()):
+        return load_and_call(reference, place, name, key)
+
+
+@contextmanager
+def neighbours(folder: Path) -> Iterator[None]:
+    """Let imports look there last."""
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def load_and_call(reference: str, place: str, name: str, key: str) -> Any:
     try:
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         function = getattr(module, name)
@@ -27,13 +51,13 @@ def call(reference: str, key: str) -> Any:
     except AttributeError:
         functions = ", ".join(n for n, value in vars(module).items() if callable(value) and not n.startswith("_")) or "none"
         raise UserCodeError(f"{key} = {reference!r}: no {name!r} there; it has {functions}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{key} = {reference!r}: cannot be loaded: {told(error)}") from error
     if not callable(function):
         raise UserCodeError(f"{key} = {reference!r}: {name!r} is a {type(function).__name__}, not a function")
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{key} = {reference!r}: failed: {told(error)}") from error
 
 
@@ -55,7 +79,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def told(error: BaseException) -> str:
-    """The error with the last line of the user's own code that it passed."""
-    frames = traceback.extract_tb(error.__traceback__)
+    """The error with the last line of the user's own code that it passed, if it passed any."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not FOREIGN.search(frame.filename)]
     where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -43,6 +43,9 @@ def clear_errors() -> Iterator[None]:
     """Turn every error that a user can do something about into its message and exit code."""
     try:
         yield
+    except KeyboardInterrupt:
+        click.echo("interrupted before there was anything to keep", err=True)
+        sys.exit(Exit.INTERRUPTED)
     except InputError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(Exit.WRONG_INPUT)

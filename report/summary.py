@@ -79,11 +79,16 @@ def by_number(item: tuple[str, int]) -> tuple[str, int]:
 
 def show(console: Console, summary: dict[str, Any]) -> None:
     """The page for people."""
+    from rich.markup import escape
     from rich.table import Table
 
     status = summary["status"]
     colour = {"done": "green", "interrupted": "yellow"}.get(status, "red")
-    console.print(f"\n[bold]{summary['scenario']}[/]  seed {summary['seed']}  [{colour}]{status}[/]: {summary['reason']}", highlight=False)
+    console.print(
+        f"\n[bold]{summary['scenario']}[/]  seed {summary['seed']}  [{colour}]{status}[/]: {escape(summary['reason'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
     table = Table(show_header=False, box=None, padding=(0, 2))
     kind = "virtual time" if summary["world"] == "sim" else "time"
     for name, value in rows(summary, kind):
@@ -93,10 +98,12 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
         verdict = bit or "[yellow]bit nothing[/]"
         console.print(
-            f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict}", highlight=False, soft_wrap=True
+            f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict if not bit else escape(bit)}",
+            highlight=False,
+            soft_wrap=True,
         )
     for note in summary["notes"]:
-        console.print(f"  [yellow]note[/]   {note}", highlight=False, soft_wrap=True)
+        console.print(f"  [yellow]note[/]   {escape(note)}", highlight=False, soft_wrap=True)
     for key in ("model", "journal", "run"):
         if summary[key]:
             console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)

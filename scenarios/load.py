@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def load(given: str, overrides: Sequence[str] = ()) -> Scenario:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ScenarioError([Mistake(given, "", f"cannot be read as TOML: {error}")]) from None
     mistakes = [mistake for override in overrides if (mistake := apply(raw, override))]
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]|^[^A-Za-z0-9]", "-", path.stem)[:80].lstrip("-._") or "scenario")
     anchor(raw, path.parent)
     scenario, found = validate(raw, given)
     if mistakes or found or scenario is None:
@@ -192,7 +193,7 @@ def short(found: object) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or nothing."""
+    """The question whether the nearest of the names was meant, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, PrivateAttr
@@ -213,9 +214,16 @@ class Execution(Table):
     start_within: PositiveDuration = 60.0
 
 
+def plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", name):
+        raise ValueError("allowed: letters, digits, '_', '-' and '.', at most 80, a letter or digit first")
+    return name
+
+
 class Scenario(Table):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    name: str = "scenario"
+    name: Annotated[str, AfterValidator(plain_name)] = "scenario"
+    """The run folder is named after it."""
     seed: Annotated[int, Field(ge=0)] = 0
     numerics: Literal["real", "timing"] = "real"
     model: Model = Model()

@@ -257,6 +257,17 @@ class Cluster:
         servers = [role.host and role.host.server for role in self.roles.values() if role.name.startswith("shard/")]
         return all(isinstance(server, Shard) and server.finished for server in servers)
 
+    def parameters(self) -> Any:
+        """What the shards hold at this moment; None if numerics are not real or a shard is down."""
+        shards = [self.roles[shared.name].host for shared in self.plan.job.shards]
+        if not self.real or any(host is None for host in shards):
+            return None
+        parameters = self.plan.network.initial()
+        for shared, host in zip(self.plan.job.shards, shards, strict=True):
+            if host is not None and isinstance(host.server, Shard):
+                parameters[shared.part].copy_(host.server.parameters)
+        return parameters
+
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason
         self.record("failed", note=one_line(reason))

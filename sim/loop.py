@@ -118,6 +118,7 @@ class Handle:
         if self._cancelled or (life is not None and not life.active and not life.admits(self.run)):
             return
         self.context.run(self.callback, *self.args)
+        del self  # from 3.12 on an exception's frames lead here; led they on to its task, that would not report it until collected
 
     def cancel(self) -> None:
         self._cancelled = True

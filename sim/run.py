@@ -70,10 +70,12 @@ class Run:
         )  # fmt: skip
 
     def save_model(self, path: Path) -> bool:
-        """Write the final parameters, if there are any; False if there are none."""
-        if self.cluster.final is None:
+        """Write the final parameters, those of the shards if it has not come to an end; False if there are none."""
+        final = self.cluster.final
+        parameters = final.parameters if final is not None else self.cluster.parameters()
+        if parameters is None:
             return False
-        self.plan.save(self.cluster.final.parameters, path)
+        self.plan.save(parameters, path)
         return True
 
 
