@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def launch(file: str, overrides: tuple[str, ...], out: Path | None, as_json: boo
     """
     from report.exits import clear_errors
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside our one clear message
     with clear_errors():
         from exec.launch import Launch
         from models.errors import InputError

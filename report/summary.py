@@ -41,6 +41,8 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "messages": 0,
         "bytes": 0,
         "staleness": distribution(tally.staleness),
+        "n_push": scenario.protocol.n_push,
+        "gradients_per_push": gradients_per_push(scenario, tally),
         "pushes_by_replica": {name: round(count / shards, 1) for name, count in sorted(senders.items(), key=by_number)},
         "repeated": tally.events["repeated"],
         "duplicates": tally.events["duplicate"],
@@ -60,6 +62,12 @@ def declared_cost(scenario: Scenario) -> str:
     """Whose work and size the simulation charges."""
     cost = scenario.model.cost
     return "own" if cost is None else f"{cost.parameters} parameters, {cost.flops:.4g} FLOP a sample"
+
+
+def gradients_per_push(scenario: Scenario, tally: Tally) -> float | None:
+    """How many minibatches went into a push on average: n_push, and more where pushes take longer than computing."""
+    updates = sum(tally.by_shard[shard] for shard in tally.samples)
+    return round(sum(tally.samples.values()) / scenario.protocol.batch / updates, 2) if updates else None
 
 
 def in_epochs(scenario: Scenario, reason: str) -> str:
@@ -128,6 +136,8 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
         found.append(
             ("pushes by replica", f"{min(pushes):g} to {max(pushes):g}" if len(pushes) > 16 else " ".join(f"{p:g}" for p in pushes))
         )
+    if summary["gradients_per_push"] is not None and summary["gradients_per_push"] > 1.1 * summary["n_push"]:
+        found.append(("gradients a push", f"{summary['gradients_per_push']:g} on average: pushing takes longer than computing"))
     odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
     if odd:
         found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))

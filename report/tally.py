@@ -31,6 +31,8 @@ class Tally:
     curve: list[Evaluation] = field(default_factory=list)
     finished: dict[str, tuple[float, str]] = field(default_factory=dict)
     """When each shard finished, and why."""
+    samples: dict[str, float] = field(default_factory=dict)
+    """Of each shard that finished."""
 
     COUNTED = ("repeated", "duplicate", "refused", "crashed", "dropped")
 
@@ -70,9 +72,10 @@ class Tally:
         self.curve.append(Evaluation(time_s, number, value, number_or_nan(note) if note else None))
 
     def finish(
-        self, time_s: float, node: str, _life: int, _event: str, _peer: str, _number: int, _value: float, note: str
+        self, time_s: float, node: str, _life: int, _event: str, _peer: str, _number: int, value: float, note: str
     ) -> None:  # fmt: skip
         self.finished[node] = (time_s, note)
+        self.samples[node] = value
 
     def count(self, _time_s: float, _node: str, _life: int, event: str, *_: object) -> None:
         self.events[event] += 1

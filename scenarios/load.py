@@ -241,6 +241,10 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
     if model is not None:
         yield from senseless_model(model, data)
+        yield from missing_file("model.network", model.network)
+        yield from missing_file("model.start", model.start or "")
+    if data is not None:
+        yield from missing_file("data.source", data.source)
     if protocol is not None:
         stop = protocol.stop
         if stop.updates is None and stop.epochs is None and stop.time is None:
@@ -253,6 +257,14 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", "loss and accuracy need numerics = 'real'; allowed: updates, epochs, time"
         yield from senseless_faults(sections, protocol)
+
+
+def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
+    """A file that a key names, as "file.py:function", "arrays.npz" or "model.safetensors", and that is not there."""
+    file = Path(value.rpartition(":")[0] if ".py:" in value else value)
+    if file.suffix in {".py", ".npz", ".safetensors"} and not file.is_file():
+        beside = sorted(other.name for other in file.parent.glob(f"*{file.suffix}")) if file.parent.is_dir() else []
+        yield path, f"found {value!r}; no such file{nearest(file.name, beside)}"
 
 
 def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:

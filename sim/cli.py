@@ -36,13 +36,15 @@ def run(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, 
     with clear_errors():
         from report.folder import RunFolder
         from scenarios.load import load
+        from scenarios.plan import plan
         from sim.run import Run
 
         scenario = load(file, overrides)
+        prepared = plan(scenario, shared=True)  # whatever of the user's does not fit is told before there is a folder
         folder = RunFolder.fresh(scenario.name, "sim", out)
         interrupted = False
         with folder.journal.open("wb") as journal, progress() as show:
-            run = Run(scenario, journal, shuffle_ties=shuffle_ties, on_progress=show)
+            run = Run(scenario, journal, prepared=prepared, shuffle_ties=shuffle_ties, on_progress=show)
             try:
                 run.simulate()
             except KeyboardInterrupt:

@@ -203,6 +203,11 @@ class Cluster:
 
     def report_faults(self) -> list[faults.Injected]:
         """Every declared fault with what it bit, slowdowns with the computing time that they cost."""
+        for role in self.roles.values():
+            if role.lost is not None and role.host is None:
+                fault, since = role.lost
+                fault.bit["seconds down, still"] += self.now() - since  # type: ignore[assignment]
+                role.lost = None
         for machine in self.machines.values():
             for index, lost_s in machine.lost_s.items():
                 self.faults[index].bit["computing seconds lost"] += lost_s  # type: ignore[assignment]

@@ -262,9 +262,9 @@ def test_a_replica_waits_for_a_fetch_that_takes_too_many_steps() -> None:
         one = lane(node, parameters)
         one.fetch()
         for _ in range(3):
-            one.install()
+            one.accrue(gradient(1.0))
         assert not one.behind(4)
-        one.install()
+        one.accrue(gradient(1.0))
         assert one.behind(4)
         await one.catch_up(4)
         assert parameters.tolist() == [0, 1, 1, 0]

@@ -132,7 +132,7 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"model": {"layers": [64, 10], "cost": "speach"}}, "model.cost", "allowed: speech"),
         ({"model": {"layers": [64, 10], "cost": {"parameters": 5}}}, "model.cost.flops", "missing"),
         ({"model": {"layers": [64, 10], "cost": {"parameters": 5, "flops": 7}}}, "model.cost.flops", "did you mean '7 MFLOP'?"),
-        ({"model": {"network": "a.py:f", "layers": [64, 10]}}, "model.layers", "only bundled networks have layers"),
+        ({"model": {"network": "a.b:f", "layers": [64, 10]}}, "model.layers", "only bundled networks have layers"),
         ({"data": {"source": "digitz"}}, "data.source", "allowed: digits, synthetic"),
         ({"data": {"held_out": 1.0}}, "data.held_out", "less than 1"),
         ({"protocol": {"kind": "sandblaster"}}, "protocol.kind", "allowed: downpour"),
@@ -239,10 +239,19 @@ def test_a_scenario_is_named_after_its_file_unless_it_says_otherwise(write: Any)
 def test_files_that_a_scenario_names_are_beside_it(write: Any, tmp_path: Path) -> None:
     write("def f(): pass", "net.py")
     write("", "data.npz")
-    scenario = load(write('[model]\nnetwork = "net.py:f"\nstart = "absent.safetensors"\n[data]\nsource = "data.npz"\n'))
+    write("", "saved.safetensors")
+    scenario = load(write('[model]\nnetwork = "net.py:f"\nstart = "saved.safetensors"\n[data]\nsource = "data.npz"\n'))
     assert scenario.model.network == f"{tmp_path / 'net.py'}:f"
     assert scenario.data.source == str(tmp_path / "data.npz")
-    assert scenario.model.start == "absent.safetensors"
+    assert scenario.model.start == str(tmp_path / "saved.safetensors")
+
+
+def test_files_that_a_scenario_names_and_that_are_not_there_are_told(write: Any) -> None:
+    write("def f(): pass", "network.py")
+    with pytest.raises(ScenarioError) as caught:
+        load(write('[model]\nnetwork = "netwrk.py:f"\nstart = "absent.safetensors"\n[data]\nsource = "none.npz"\n'))
+    assert [mistake.path for mistake in caught.value.mistakes] == ["model.network", "model.start", "data.source"]
+    assert all("no such file" in mistake.message for mistake in caught.value.mistakes)
 
 
 # what only one world honours
