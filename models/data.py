@@ -95,7 +95,8 @@ def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int
         )
     if source.endswith(".npz"):
         return from_pair(read_npz(source), source)
-    given = user.call(source, "data.source")
+    with user.seeded(seed, "data"):
+        given = user.call(source, "data.source")
     if isinstance(given, TensorDataset):
         if len(given.tensors) != 2:
             raise DataError(f"data.source = {source!r}: a TensorDataset of {len(given.tensors)} tensors; needed are inputs and targets")

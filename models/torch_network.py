@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core import chance
 from core.work import Cost, Gradient, Quality, Work
 from models.catalogue import Layered
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
-from models.user import told
+from models.user import seeded, told
 
 EVALUATION_BATCH = 1024
 
@@ -33,9 +32,8 @@ def build(network: Layered, layers: tuple[int, ...] | None) -> nn.Module:
 
 
 def made_from(seed: int, make: Callable[[], Any]) -> Any:
-    """Call `make` with torch's global stream at a place that depends on the seed alone, and put the stream back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chance.number(seed, "network", "initial parameters"))
+    """Call `make` with the global random streams at a place that depends on the seed alone."""
+    with seeded(seed, "network"):
         return make()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import random
 import re
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from core import chance
 from models.errors import UserCodeError
 
 FOREIGN = re.compile(rf"^<|[\\/]site-packages[\\/]|{re.escape(sysconfig.get_path('stdlib'))}|{re.escape(str(Path(__file__).parent))}[\\/]")
@@ -40,6 +42,28 @@ def neighbours(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+@contextmanager
+def seeded(seed: int, what: str) -> Iterator[None]:
+    """Global random streams at a place that depends on the seed alone, and back where they were afterwards.
+
+    Every process of a job calls the user's functions by itself, and all must get the same network and the same data.
+    """
+    import numpy as np
+    import torch
+
+    key = chance.number(seed, what, "global streams")
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key)
+        np.random.seed(key % 2**32)
+        random.seed(key)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def load_and_call(reference: str, place: str, name: str, key: str) -> Any:

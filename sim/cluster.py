@@ -250,11 +250,15 @@ class Cluster:
                 return
             self.failed = self.failed or "no replica is left"
         if self.real and self.roles[EVALUATOR].host is not None:
-            self.over.set()
-            if finished:
-                self.over.clear()  # it need not wait for its next look, but must not give up: it ends when every shard has told it
+            self.wake_evaluator(for_the_last_time=not finished)
         elif not (self.real and self.roles[EVALUATOR].restarting):
             self.finish()
+
+    def wake_evaluator(self, *, for_the_last_time: bool) -> None:
+        """Have it look now.  Of a finished job it ends by itself, when every shard has told it so, and must not give up before."""
+        self.over.set()
+        if not for_the_last_time:
+            self.over.clear()  # whoever waits is woken all the same
 
     @property
     def finished(self) -> bool:
