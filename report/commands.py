@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from report.exits import OF_STATUS
-from report.folder import RunFolder
+if TYPE_CHECKING:
+    from report.folder import RunFolder
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +35,8 @@ def run_options(command: F) -> F:
 
 def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None:
     """Write the summary, show it, and exit with its status."""
+    from report.exits import OF_STATUS
+
     folder.write_summary(summary)
     if as_json:
         click.echo(json.dumps(summary))

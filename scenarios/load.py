@@ -8,7 +8,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class ScenarioError(Exception):
 
 def bundled() -> dict[str, Path]:
     """The scenarios that come with the distribution, by name."""
-    folder = Path(str(resources.files("scenarios")))
+    folder = Path(__file__).parent
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
