@@ -22,7 +22,7 @@ PROGRESS_EVERY_S = 0.1
 
 
 class Run:
-    """One simulation: `begin`, then `finish`; a KeyboardInterrupt between the two loses nothing that was written."""
+    """One simulation: `simulate`, then `summary` and `save_model`; a KeyboardInterrupt in the first leaves the others possible."""
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
