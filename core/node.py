@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from core.messages import Reply, Request, Sender
+from core.messages import Entry, Reply, Request, Sender
 from core.work import Cost, Work
 
 R = TypeVar("R")
@@ -21,6 +22,47 @@ class Recorder(Protocol):
     """Write one line of the journal, stamped with this node's name, life and time.  `core/journal.py` has the legend."""
 
     def __call__(self, event: str, peer: str = "", number: int = 0, value: float = 0.0, note: str = "") -> None: ...
+
+
+class StoreFailed(Exception):
+    """Durable storage cannot be read or written; the message names the place and the cause."""
+
+
+class Fenced(StoreFailed):
+    """A later life of the role has opened its store: this one may write nothing more."""
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """What a store holds: the last snapshot, and the entries appended after it, in order.
+
+    `manifest` is None where there has been no snapshot.  `entries` is read while it is iterated over, once.
+    """
+
+    manifest: dict[str, Any] | None = None
+    vectors: dict[str, Any] = field(default_factory=dict)
+    entries: Iterable[Entry] = ()
+
+
+class Store(Protocol):
+    """A role's durable storage.  What a future that is done says is written outlives every crash; the rest may be gone.
+
+    A store belongs to one life of its role.  The first thing done with it, in whatever order, makes everything that earlier
+    lives still try to write fail with Fenced.  Futures end with StoreFailed where the storage is full, gone or corrupted.
+    """
+
+    def read(self) -> asyncio.Future[Kept]:
+        """What earlier lives left, or this one so far."""
+
+    def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> asyncio.Future[None]:
+        """Make this the snapshot, whole or not at all.
+
+        `manifest` is JSON, with a whole number under "position": entries up to that number are in the snapshot, and need not
+        be kept once it is durable.  Nothing in `vectors` changes until then.  One at a time.
+        """
+
+    def append(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+        """Add entries to the log, all of them or a first part of them, and sync them together.  One at a time."""
 
 
 class Node(Protocol):
@@ -40,6 +82,8 @@ class Node(Protocol):
 
     @property
     def record(self) -> Recorder: ...
+    @property
+    def store(self) -> Store: ...
     def now(self) -> float:
         """Seconds since the job began."""
 
@@ -49,6 +93,12 @@ class Node(Protocol):
     def compute(self, work: Work[R]) -> asyncio.Future[R]:
         """Have this node's device do the work; one at a time."""
 
+    def serve(self, server: Server) -> str:
+        """Answer calls with this server from here on; the address at which others reach it."""
+
+    def introduce(self, peer: str, life: int, address: str) -> None:
+        """That life of a peer is at this address from now on; calls under way to an earlier one end with Unreachable."""
+
 
 NOTHING = Cost()
 
@@ -57,13 +107,13 @@ NOTHING = Cost()
 class Outcome:
     """What a server decided about one request.
 
-    The host charges `cost`, then sends `reply`; `persist`, where given, is a snapshot to write to durable storage.
-    Nothing in `reply` or `persist` changes afterwards.
+    The host charges `cost`, waits for `durable` where given, and then sends `reply`, which does not change any more.  A
+    `durable` that fails means that nobody may be told: the caller's call ends with Unreachable.
     """
 
     reply: Reply
     cost: Cost = NOTHING
-    persist: Any = None
+    durable: asyncio.Future[None] | None = None
 
 
 class Server(Protocol):
