@@ -15,6 +15,7 @@ from core.job import Job, Stop
 from core.lane import Flight
 from core.messages import Fetch, Finish, Parameters
 from core.node import Node
+from core.reports import Status
 from core.work import Diverged, Network, Quality
 
 
@@ -27,11 +28,11 @@ class Final:
     updates: int
 
 
-async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event) -> Final:
+async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event, status: Status) -> Final:
     """Measure every `evaluate_every_s` until all shards have finished, or until `over` is set by the world.
 
     Raises Diverged when the held-out loss is no finite number.  Once `over` is set it gives the shards one deadline to
-    answer, and ends with what it last saw of them if they do not.
+    answer, and ends with what it last saw of them if they do not.  `status` is kept up to date.
     """
     final: Final | None = None
     while True:
@@ -43,6 +44,7 @@ async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event)
             assert final is not None
             return final
         final = await measure(node, job, network, replies)
+        status.updates, status.loss, status.accuracy = final.updates, final.quality.loss, final.quality.accuracy
         if last or all(reply.progress.finished for reply in replies):
             return final
         if reason := reached(final.quality, job.stop):

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from core.timings import Timings
+
+Durability = Literal["none", "snapshot", "mirror", "log"]
+Wire = Literal["float32", "bfloat16", "float16"]
 
 EVALUATOR = "evaluator"
+SUPERVISOR = "supervisor"
 
 
 def replica_name(number: int) -> str:
@@ -13,6 +20,25 @@ def replica_name(number: int) -> str:
 
 def shard_name(number: int) -> str:
     return f"shard/{number}"
+
+
+def agent_name(number: int) -> str:
+    return f"agent/{number}"
+
+
+def mirror_of(shard: str) -> str:
+    """The mirror/2 of "shard/2"."""
+    return f"mirror/{role_number(shard)}"
+
+
+def shard_of(mirror: str) -> str:
+    """The shard/2 of "mirror/2"."""
+    return f"shard/{role_number(mirror)}"
+
+
+def role_kind(name: str) -> str:
+    """The replica of "replica/3"."""
+    return name.partition("/")[0]
 
 
 def role_number(name: str) -> int:
@@ -46,6 +72,7 @@ class Job:
     `n_fetch`, `n_push`: steps between fetches and between pushes (paper, section 4.1).  `local_rate`: the replica's own
     alpha.  `max_behind`: gradients a replica may accrue for a shard before it waits for that shard.  `warm_updates`:
     updates that one replica makes alone before the others begin.  `deadline_s`: after which a call counts as unanswered.
+    `durability`: what an acknowledgement promises (`core/durability.py`).
     """
 
     shards: tuple[Shared, ...]
@@ -58,7 +85,10 @@ class Job:
     warm_updates: int = 0
     deadline_s: float = 10.0
     evaluate_every_s: float = 10.0
-    snapshot_every_s: float | None = None
+    durability: Durability = "none"
+    snapshot_every_s: float = 30.0
+    wire: Wire = "float32"
+    timings: Timings = Timings()
 
     @property
     def poll_s(self) -> float:

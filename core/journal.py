@@ -29,9 +29,18 @@ LEGEND: dict[str, str] = {
     "broken": "peer: address; note: what came was not whole, or more than may come; whoever sent it may just have gone away",
     "finished": "number: updates; value: samples; note: which stop condition",
     "restored": "number: updates in the snapshot that this life starts from",
-    "persisted": "number: updates in the snapshot that is durable now",
+    "persisted": "peer: mirror, if it is there; number: updates that are durable now",
     # evaluator
     "evaluated": "number: least updates of any shard; value: loss; note: accuracy",
+    "unwritten": "number: updates in a snapshot that could not be written; note: why",
+    # supervisor
+    "enlisted": "peer: machine; note: the host it is; its agent reports",
+    "granted": "peer: role; number: the life that may begin; note: on which machine",
+    "lost": "peer: role or machine; number: the life that counts as over; note: why",
+    "promoted": "peer: shard; number: its life from now on; note: the mirror that it lives on in",
+    "abandoned": "peer: role that is given up; number: its last life; note: last words",
+    "begun": "number: roles that are there; note: who is not",
+    "concluded": "note: how the job ended, and why",
     # cluster
     "started": "peer: role; number: the life that begins; note: machine or process",
     "ended": "peer: role; number: its life; note: why",

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from core.job import Job, Shared
 from core.messages import Accepted, CallFailed, Fetch, Finished, Join, Parameters, Push, Request
 from core.node import Node
+from core.vector import narrowed
 from core.work import Gradient
 
 R = TypeVar("R")
@@ -66,6 +67,7 @@ class Lane:
         "_fetching",
         "_mine",
         "_pushing",
+        "_wire",
         "accrued",
         "based_on",
         "deadline_s",
@@ -82,7 +84,7 @@ class Lane:
 
     def __init__(self, node: Node, shared: Shared, job: Job) -> None:
         self.node, self.shard, self.part, self.deadline_s = node, shared.name, shared.part, job.deadline_s
-        self.finished = ""
+        self.finished, self._wire = "", job.wire
         self.sequence = 0
         self.accrued: Any = None
         self.gradients = self.samples = self.based_on = self.fetched_updates = self.steps_since_fetch = 0
@@ -94,7 +96,7 @@ class Lane:
     def bind(self, parameters: Any) -> None:
         """Fetches are installed in this lane's slice of these, the replica's own parameters."""
         self._mine = parameters[self.part]
-        self._fetch = Fetch(into=self._mine.clone())  # where one arrives while computation reads the current slice
+        self._fetch = Fetch(into=narrowed(self._mine, self._wire))  # where one arrives while computation reads the current slice
 
     async def join(self) -> None:
         """Announce this life to the shard, so that earlier ones are refused from now on."""
@@ -128,8 +130,10 @@ class Lane:
     def accrue(self, gradient: Gradient) -> None:
         """Add this shard's slice of a gradient to what the next push will carry."""
         mine = gradient.vector[self.part]
+        if not self.gradients:
+            self.based_on = self.fetched_updates
         if self.accrued is None:
-            self.accrued, self.based_on = mine.clone(), self.fetched_updates
+            self.accrued = mine.clone()
         else:
             self.accrued.add_(mine)
         self.gradients += 1
@@ -139,13 +143,24 @@ class Lane:
     def push(self) -> None:
         """Begin an asynchronous push of what has accrued, unless one is in flight; then it accrues on."""
         self.settle()
-        if self._pushing is not None or self.accrued is None or self.finished:
+        if self._pushing is not None or not self.gradients or self.finished:
             return
         self.sequence += 1
-        push = Push(self.sequence, self.accrued, self.gradients, self.samples, self.based_on)
-        self.accrued, self.gradients, self.samples = None, 0, 0
+        push = Push(self.sequence, self.to_send(), self.gradients, self.samples, self.based_on)
+        self.gradients = self.samples = 0
         self.node.record("pushed", self.shard, push.sequence, push.gradients)
         self._pushing = Flight(self.node, self.shard, push, self.deadline_s)
+
+    def to_send(self) -> Any:
+        """What has accrued, as it goes over the wire.  What a shorter type cannot say stays, for the next push to carry:
+        error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019).
+        """
+        if self._wire == "float32":
+            sent, self.accrued = self.accrued, None
+        else:
+            sent = narrowed(self.accrued, self._wire)
+            self.accrued.add_(sent, alpha=-1)
+        return sent
 
     def settle(self) -> None:
         """Take note of what became of the push in flight."""

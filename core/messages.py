@@ -8,7 +8,7 @@ of making one, and the simulator makes a hundred thousand a second.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 R = TypeVar("R")
 
@@ -33,14 +33,20 @@ class Request(Generic[R]):
     """The vector that travels with it, if any does; replies have the same."""
 
 
+class Reply:
+    """What a request is answered with."""
+
+    __slots__ = ()
+    payload: ClassVar[Any] = None
+
+
 @dataclass(slots=True, eq=False)
-class Progress:
+class Progress(Reply):
     """How far a shard is: updates it applied, samples these were computed from, and why it finished ("" while it has not)."""
 
     updates: int
     samples: int
     finished: str = ""
-    payload: ClassVar[Any] = None
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +67,7 @@ class Finish(Request[Progress]):
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Parameters:
+class Parameters(Reply):
     """A shard's slice of the parameters after `progress.updates` updates.
 
     The vector does not change as long as this reply is held; whoever wants it for longer copies it.
@@ -83,19 +89,17 @@ class Fetch(Request[Parameters]):
 
 
 @dataclass(slots=True, eq=False)
-class Accepted:
+class Accepted(Reply):
     """The push is counted, now or when it first came; `updates` counts the shard's updates up to this reply."""
 
     updates: int
-    payload: ClassVar[Any] = None
 
 
 @dataclass(slots=True, eq=False)
-class Finished:
+class Finished(Reply):
     """The push was not applied and never will be: the job is over."""
 
     reason: str
-    payload: ClassVar[Any] = None
 
 
 @dataclass(slots=True, eq=False)
@@ -118,11 +122,10 @@ class Push(Request["Accepted | Finished"]):
 
 
 @dataclass(slots=True, eq=False)
-class Refusal:
+class Refusal(Reply):
     """The request was not carried out, and repeating it will not help."""
 
     reason: str
-    payload: ClassVar[Any] = None
 
 
 @dataclass(slots=True, eq=False)
@@ -149,10 +152,9 @@ class Copy(Request["Accepted | Behind"]):
 
 
 @dataclass(slots=True, eq=False)
-class Behind:
+class Behind(Reply):
     """The mirror lacks what came before this entry: it holds none, or entries up to another one only."""
 
-    payload: ClassVar[Any] = None
 
 
 @dataclass(slots=True, eq=False)
@@ -169,155 +171,6 @@ class Install(Request[Accepted]):
     @property
     def payload(self) -> Any:
         return self.vector
-
-
-# What passes between the supervisor and everybody else: `core/membership.py`.
-
-
-@dataclass(slots=True, eq=False)
-class Status:
-    """How a role is doing, as far as an operator wants to see it."""
-
-    updates: int = 0
-    finished: str = ""
-    synced: bool = False
-    """Of a mirror: does it hold all that its shard has acknowledged?"""
-    staleness: float = 0.0
-    """Mean, of a shard."""
-    loss: float | None = None
-    accuracy: float | None = None
-    """Of the evaluator's last look."""
-
-
-@dataclass(slots=True, eq=False)
-class Beat(Request["Standing"]):
-    """A role's sign of life.  `address`: where it serves, "" for nowhere; `known`: the version of the roster it has."""
-
-    address: str
-    known: int
-    status: Status
-
-
-class Member(NamedTuple):
-    """One line of the roster: who lives where."""
-
-    name: str
-    life: int
-    address: str
-
-
-@dataclass(slots=True, eq=False)
-class Standing:
-    """What a role should know.  `members`: those that changed since the version it had.
-
-    `outlived`: a later life of it has been granted, so it should be gone.  `conclude`: why it should come to its end, "" for
-    not yet.  `promoted`: the life of the shard that this mirror is from now on, 0 for none.
-    """
-
-    version: int
-    members: tuple[Member, ...] = ()
-    begun: bool = False
-    outlived: bool = False
-    conclude: str = ""
-    promoted: int = 0
-    payload: ClassVar[Any] = None
-
-
-class Process(NamedTuple):
-    """A process by the role and the life it was started for."""
-
-    name: str
-    life: int
-
-
-class End(NamedTuple):
-    """How a process ended: `clean` if it came to its end by itself; `how` with its last words."""
-
-    process: Process
-    clean: bool
-    how: str
-
-
-class Capacity(NamedTuple):
-    """What a machine has.  `storage` names where it keeps files: machines with the same one see each other's."""
-
-    cores: int = 1
-    memory_bytes: int = 0
-    gpus: int = 0
-    storage: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class Report(Request["Orders"]):
-    """An agent's sign of life.  `boot` tells its lives apart; what ran under an earlier one is gone with it."""
-
-    boot: int
-    host: str
-    """As a person knows the machine."""
-    capacity: Capacity
-    running: tuple[Process, ...] = ()
-    ended: tuple[End, ...] = ()
-    """Repeated until the supervisor no longer wants them."""
-
-
-@dataclass(slots=True, eq=False)
-class Orders:
-    """Which processes should run on the machine: the agent starts what is not there, and ends what is not wanted."""
-
-    wanted: tuple[Process, ...] = ()
-    conclude: bool = False
-    """The job is over: end whatever is left, and yourself."""
-    payload: ClassVar[Any] = None
-
-
-@dataclass(slots=True, eq=False)
-class Inquire(Request["Overview"]):
-    """An operator asks how the job is."""
-
-
-@dataclass(slots=True, eq=False)
-class Conclude(Request["Overview"]):
-    """An operator, or the launcher, ends the job: what was learnt so far is kept."""
-
-    reason: str
-
-
-class RoleRow(NamedTuple):
-    """What the supervisor knows of a role; `quiet_s`: seconds since it was heard of, `note`: its last words, or what it waits for."""
-
-    name: str
-    state: str
-    life: int
-    machine: str
-    quiet_s: float
-    status: Status
-    note: str
-
-
-class MachineRow(NamedTuple):
-    """What the supervisor knows of a machine."""
-
-    name: str
-    host: str
-    state: str
-    capacity: Capacity
-    quiet_s: float
-
-
-@dataclass(slots=True, eq=False)
-class Overview:
-    """The job at a glance.  `phase`: starting, running, concluding, over; `failed`: why it failed, "" if it has not."""
-
-    phase: str
-    reason: str
-    failed: str
-    since_s: float
-    roles: tuple[RoleRow, ...]
-    machines: tuple[MachineRow, ...]
-    payload: ClassVar[Any] = None
-
-
-Reply = Progress | Parameters | Accepted | Finished | Behind | Standing | Orders | Overview | Refusal
 
 
 class CallFailed(Exception):

@@ -8,29 +8,39 @@ pushes, so that each shard ends after exactly the updates that were asked for.
 
 from __future__ import annotations
 
+import asyncio
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from core.job import Job
-from core.messages import Accepted, Ask, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
+from core.messages import Accepted, Ask, Entry, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
 from core.node import Node, Outcome
 from core.pushes import Admission, Pushes
+from core.reports import Status
 from core.rules import Rule
-from core.vector import Buffers
+from core.vector import NARROW, Buffers, narrowed
 from core.work import Cost
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """Everything a shard needs to come back: parameters, the rule's state and the ledger, of one and the same moment."""
+class Trail(Protocol):
+    """Where a shard's changes go, so that they outlive it: see `core/durability.py`."""
 
-    parameters: Any
-    state: dict[str, Any]
-    last: dict[str, tuple[int, int]]
-    updates: int
-    samples: int
-    finished: str
+    def add(self, entry: Entry) -> asyncio.Future[None] | None:
+        """Take the next entry; the future ends when it is durable, None if nobody is to wait for that."""
+
+    def settled(self) -> asyncio.Future[None] | None:
+        """Ends when everything added so far is durable; None if it is."""
+
+
+class NoTrail:
+    """Nothing outlives the shard but its snapshots."""
+
+    def add(self, _: Entry) -> None:
+        return None
+
+    def settled(self) -> None:
+        return None
 
 
 class Shard:
@@ -41,29 +51,24 @@ class Shard:
         self.node, self.rule = node, rule
         self._update_limit = math.inf if job.stop.updates is None else job.stop.updates
         self._sample_limit = math.inf if job.stop.samples is None else job.stop.samples
-        self._time_limit_s, self._snapshot_every_s = job.stop.time_s, job.snapshot_every_s
+        self._time_limit_s, self._narrow = job.stop.time_s, job.wire
         self.parameters = parameters
         self.pushes = Pushes()
+        self.trail: Trail = NoTrail()
+        self.on_finished: Callable[[], None] = lambda: None
         self.updates = self.samples = 0
+        self.position = 0
+        """Number of the last entry: whatever changed this shard is one."""
         self.finished = ""
-        self.snapshot_at = node.now()
+        self._staleness = 0.0
         self._buffers = Buffers()
         self._reuses = Buffers.worth(parameters)
         self._published: Parameters | None = None  # the copy that fetches between two updates share
-        self._length, self._nbytes = len(parameters), parameters.nbytes
+        self._length = len(parameters)
+        self._pushed_nbytes = NARROW[job.wire] * len(parameters) if job.wire in NARROW else parameters.nbytes
         self._cost_of_update = Cost(0.0, rule.traffic * parameters.nbytes)
         self._cost_of_copy = Cost(0.0, 2 * parameters.nbytes)
         rule.start(parameters)
-
-    @classmethod
-    def restored(cls, node: Node, job: Job, snapshot: Snapshot, rule: Rule) -> Shard:
-        """A new life that starts from what an earlier one made durable."""
-        rule.state.update({key: value.clone() if hasattr(value, "clone") else value for key, value in snapshot.state.items()})
-        shard = cls(node, job, snapshot.parameters.clone(), rule)
-        shard.pushes.last.update(snapshot.last)
-        shard.updates, shard.samples, shard.finished = snapshot.updates, snapshot.samples, snapshot.finished
-        node.record("restored", "", snapshot.updates)
-        return shard
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Carry out one request, atomically."""
@@ -76,7 +81,8 @@ class Shard:
         if isinstance(request, Join):
             self.pushes.join(sender)
         elif isinstance(request, Finish):
-            self.finish(request.reason)
+            self.finish(request.reason, sender)
+            return Outcome(self.progress(), durable=self.trail.settled())
         elif not isinstance(request, Ask):
             return self.refuse(sender, f"a shard does not serve {type(request).__name__}")
         return Outcome(self.progress())
@@ -89,31 +95,47 @@ class Shard:
             return self.refuse(sender, f"push {push.sequence} of life {sender.incarnation} is older than one counted")
         if admission is Admission.REPEATED:
             self.node.record("duplicate", sender.label, push.sequence)
-            return Outcome(Accepted(self.updates))
+            return Outcome(Accepted(self.updates), durable=self.trail.settled())
         if self._time_limit_s is not None and self.node.now() >= self._time_limit_s:
             self.finish(f"{self._time_limit_s:g} s")
         if self.finished:
-            return Outcome(Finished(self.finished))
-        self.pushes.count(sender, push.sequence)
-        self.rule.apply(self.parameters, push.gradient)
-        self._published = None
+            return Outcome(Finished(self.finished), durable=self.trail.settled())
         staleness = max(0, self.updates - push.based_on)  # a restored shard may stand before what was based on
-        self.updates += 1
-        self.samples += push.samples
+        self._staleness += staleness
+        self.apply(sender, push)
         self.node.record("applied", sender.label, push.sequence, staleness)
+        durable = self.trail.add(Entry(self.position, sender, push))
         if self.updates >= self._update_limit:
             self.finish(f"{self.updates} updates")
         elif self.samples >= self._sample_limit:
             self.finish(f"{self.samples} samples")
-        persist = self.due_snapshot() if self._snapshot_every_s is not None else None
-        return Outcome(Accepted(self.updates), self._cost_of_update, persist)
+        return Outcome(Accepted(self.updates), self._cost_of_update, durable)
+
+    def apply(self, sender: Sender, push: Push) -> None:
+        """One update."""
+        self.pushes.count(sender, push.sequence)
+        self.rule.apply(self.parameters, push.gradient)
+        self._published = None
+        self.updates += 1
+        self.samples += push.samples
+        self.position += 1
+
+    def replay(self, entry: Entry) -> None:
+        """Do again what an earlier life did, or what the shard did whose mirror this is."""
+        assert entry.number == self.position + 1, f"entry {entry.number} after {self.position}"
+        if isinstance(entry.change, Push):
+            self.apply(entry.sender, entry.change)
+        else:
+            self.position += 1
+            self.finished = entry.change.reason
 
     def fetch(self) -> Outcome:
         if self._published is not None and self._published.progress.finished == self.finished:
             return Outcome(self._published)
         self._published = None  # nobody else may hold it: then its buffer takes the next copy
-        self._published = Parameters(self._buffers.copy(self.parameters), self.progress())
-        if self._reuses:
+        copy = self._buffers.copy(self.parameters) if self._narrow == "float32" else narrowed(self.parameters, self._narrow)
+        self._published = Parameters(copy, self.progress())
+        if self._reuses and self._narrow == "float32":
             self._buffers.lend(self._published.vector, self._published)
         return Outcome(self._published, self._cost_of_copy)
 
@@ -122,10 +144,9 @@ class Shard:
 
     def unfit(self, push: Push) -> str:
         """Why this push cannot be applied, whoever sent it ("" if it can)."""
-        if len(push.gradient) != self._length or push.gradient.nbytes != self._nbytes:
-            return (
-                f"a gradient of {len(push.gradient)} elements, {push.gradient.nbytes} bytes; this shard has {self._length}, {self._nbytes}"
-            )
+        if len(push.gradient) != self._length or push.gradient.nbytes != self._pushed_nbytes:
+            found = f"{len(push.gradient)} elements, {push.gradient.nbytes} bytes"
+            return f"a gradient of {found}; this shard takes {self._length}, {self._pushed_nbytes}"
         if push.sequence < 1 or push.gradients < 1 or push.samples < 0:
             return f"push {push.sequence} of {push.gradients} gradients, {push.samples} samples"
         return ""
@@ -134,20 +155,43 @@ class Shard:
         self.node.record("refused", sender.label, 0, 0.0, reason)
         return Outcome(Refusal(reason))
 
-    def finish(self, reason: str) -> None:
+    def finish(self, reason: str, sender: Sender | None = None) -> None:
         """From now on nothing is applied; the first reason stays."""
         if not self.finished:
             self.finished = reason
+            self.position += 1
             self.node.record("finished", "", self.updates, self.samples, reason)
+            self.trail.add(Entry(self.position, sender or Sender(self.node.name, self.node.incarnation), Finish(reason)))
+            self.on_finished()
 
-    def due_snapshot(self) -> Snapshot | None:
-        assert self._snapshot_every_s is not None
-        if self.node.now() - self.snapshot_at < self._snapshot_every_s and not self.finished:
-            return None
-        self.snapshot_at = self.node.now()
-        return self.snapshot()
+    @property
+    def nbytes(self) -> int:
+        """Of a snapshot, nearly."""
+        return self.parameters.nbytes + sum(int(getattr(vector, "nbytes", 0)) for vector in self.rule.state.values())
 
-    def snapshot(self) -> Snapshot:
-        """A copy that later updates do not change."""
-        state = {key: value.clone() if hasattr(value, "clone") else value for key, value in self.rule.state.items()}
-        return Snapshot(self.parameters.clone(), state, dict(self.pushes.last), self.updates, self.samples, self.finished)
+    def status(self) -> Status:
+        return Status(self.updates, self.finished, staleness=self._staleness / self.updates if self.updates else 0.0)
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Everything a shard needs to come back, of one and the same moment: manifest and vectors, as `Store.write` takes them.
+
+        The vectors are copies that later updates do not change.
+        """
+        vectors = {"parameters": self.parameters, **{key: value for key, value in self.rule.state.items() if hasattr(value, "clone")}}
+        manifest = {
+            "position": self.position, "updates": self.updates, "samples": self.samples, "finished": self.finished,
+            "last": {sender: list(mark) for sender, mark in sorted(self.pushes.last.items())},
+            "state": {key: value for key, value in self.rule.state.items() if not hasattr(value, "clone")},
+            "vectors": sorted(vectors),
+        }  # fmt: skip
+        return manifest, {key: vector.clone() for key, vector in vectors.items()}
+
+    @classmethod
+    def restored(cls, node: Node, job: Job, rule: Rule, manifest: dict[str, Any], vectors: dict[str, Any]) -> Shard:
+        """A shard that goes on from a snapshot; the vectors are its own from here on."""
+        rule.state.update(manifest["state"], **{key: vector for key, vector in vectors.items() if key != "parameters"})
+        shard = cls(node, job, vectors["parameters"], rule)
+        shard.pushes.last.update({sender: (life, sequence) for sender, (life, sequence) in manifest["last"].items()})
+        for key in ("position", "updates", "samples", "finished"):
+            setattr(shard, key, manifest[key])
+        return shard

@@ -63,18 +63,40 @@ class Phantom:
 
 
 def blocks(*vectors: Any) -> Iterator[tuple[Any, ...]]:
-    """Equal vectors side by side in cache-sized pieces, as views; a phantom has no contents, so it has no blocks."""
+    """Vectors of one length side by side in cache-sized pieces, as views; what is of a shorter type than the first is widened.
+
+    A phantom has no contents, so it has no blocks.
+    """
     if isinstance(vectors[0], Phantom):
         return
     for start in range(0, len(vectors[0]), BLOCK):
         part = slice(start, start + BLOCK)
-        yield tuple(vector[part] for vector in vectors)
+        first = vectors[0][part]
+        yield first, *(widened(vector[part], first) for vector in vectors[1:])
 
 
 def cut(total: int, pieces: int) -> list[slice]:
     """Cut `total` elements into `pieces` contiguous slices whose lengths differ by one at most."""
     edges = [total * piece // pieces for piece in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]
+
+
+NARROW = {"bfloat16": 2, "float16": 2}
+"""Bytes of an element of each type that is shorter than the vectors themselves."""
+
+
+def narrowed(vector: Any, wire: str) -> Any:
+    """A copy in the type that goes over the wire, rounded where that is shorter."""
+    if wire not in NARROW:
+        return vector.clone()
+    if isinstance(vector, Phantom):
+        return Phantom(vector.count, NARROW[wire])
+    return getattr(vector, wire)()  # torch's `tensor.bfloat16()`
+
+
+def widened(part: Any, like: Any) -> Any:
+    """A block as it came over the wire, in the type of the vector it is to be combined with."""
+    return part if part.dtype == like.dtype else part.to(like.dtype)
 
 
 class Buffers:

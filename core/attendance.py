@@ -1,0 +1,65 @@
+"""A role's side of membership: its signs of life, and what the supervisor answers them with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from core.job import SUPERVISOR
+from core.node import Node
+from core.reports import Beat, Member, Standing, Status
+from core.timings import Timings
+
+
+class Outlived(Exception):
+    """A later life of this role has been granted: this one has nothing to say any more."""
+
+
+class Attendance:
+    """What one life of a role knows of the job."""
+
+    def __init__(self, node: Node, timings: Timings) -> None:
+        self.node, self.timings = node, timings
+        self.address = ""
+        """Where this role serves, "" for nowhere."""
+        self.status: Callable[[], Status] = Status
+        self.on_member: Callable[[Member], None] = lambda _: None
+        """Hears of every role that has come or moved."""
+        self.begun, self.concluded = asyncio.Event(), asyncio.Event()
+        self.promoted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Ends with the life of the shard that this mirror is from then on."""
+        self.outlived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._version = 0
+
+    async def run(self) -> None:
+        """A sign of life once a beat, whether or not earlier ones were answered.  Raises Outlived."""
+        while not self.outlived.done():
+            self.beat()
+            await asyncio.wait([self.outlived], timeout=self.timings.beat_s)
+        raise Outlived(f"a later life of {self.node.name} than {self.node.incarnation} is up")
+
+    def beat(self) -> None:
+        """A sign of life now, because there is news."""
+        self.node.call(SUPERVISOR, Beat(self.address, self._version, self.status())).add_done_callback(self._answered)
+
+    def _answered(self, call: asyncio.Future[Any]) -> None:
+        if not call.cancelled() and call.exception() is None:
+            self.learn(call.result())
+
+    def learn(self, standing: Standing) -> None:
+        """Take in an answer.  One that comes late says nothing new, and nothing that is wrong."""
+        if standing.outlived and not self.outlived.done():
+            self.outlived.set_result(None)
+        if standing.promoted and not self.promoted.done():
+            self.promoted.set_result(standing.promoted)
+        if standing.version >= self._version:
+            for member in standing.members:
+                self.node.introduce(member.name, member.life, member.address)
+                self.on_member(member)
+            if standing.begun:
+                self._version = standing.version
+        if standing.begun:
+            self.begun.set()
+        if standing.conclude:
+            self.concluded.set()

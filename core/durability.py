@@ -1,0 +1,260 @@
+"""What an acknowledgement promises, and how a lost shard comes back alone.
+
+    none       nothing: a new life begins with the initial parameters
+    snapshot   now and then everything is written to disk; a crash loses what came since
+    mirror     a second shard, elsewhere, holds a push before it is acknowledged; a lost shard lives on in it
+    log        a push is synced to disk before it is acknowledged
+
+A shard's changes are *entries*, numbered from 1.  They leave it in that order, one batch at a time, and a reply waits for its
+entry.  Whoever repeats the entries on the same beginning gets the same parameters to the bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from core.attendance import Attendance
+from core.job import Job, mirror_of, role_number, shard_of
+from core.lane import Flight
+from core.messages import Accepted, Behind, Copy, Entry, Install, Refusal, Request, Sender
+from core.node import Node, Outcome, StoreFailed
+from core.reports import Member, Status
+from core.rules import Rule
+from core.shard import Shard
+
+LOG_LIMIT = 8
+"""A log longer than so many snapshots is replaced by a new snapshot: what a restart reads stays bounded."""
+
+
+class Trail:
+    """Entries on their way to where they outlive the shard, in order; what comes while a batch is under way is the next."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._under_way: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._more = asyncio.Event()
+
+    def add(self, entry: Entry) -> asyncio.Future[None]:
+        """See `core.shard.Trail`."""
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, durable))
+        self._more.set()
+        return durable
+
+    def settled(self) -> asyncio.Future[None] | None:
+        """See `core.shard.Trail`."""
+        outstanding = self._waiting or self._under_way
+        return outstanding[-1][1] if outstanding else None
+
+    def wake(self) -> None:
+        """Have `carry` called even if there is no entry."""
+        self._more.set()
+
+    def held_by(self, position: int) -> None:
+        """Whatever waits, up to that number, is durable by other means."""
+        for entry, durable in self._waiting:
+            if entry.number <= position and not durable.done():
+                durable.set_result(None)
+        self._waiting = [(entry, durable) for entry, durable in self._waiting if entry.number > position]
+
+    async def run(self, carry: Callable[[list[Entry]], Awaitable[None]]) -> None:
+        """Carry batch after batch; what `carry` raises ends it."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            self._under_way, self._waiting = self._waiting, []
+            await carry([entry for entry, _ in self._under_way])
+            for _, durable in self._under_way:
+                if not durable.done():
+                    durable.set_result(None)
+            self._under_way = []
+
+
+async def recovered(node: Node, job: Job, initial: Any, rule: Rule) -> Shard:
+    """A shard as its store has it; one that has kept nothing begins with its slice of `initial`.  Raises StoreFailed."""
+    shared = job.shards[role_number(node.name)]
+    keeps = job.durability in ("snapshot", "log")
+    kept = await node.store.read() if keeps else None
+    if kept is None or kept.manifest is None:
+        shard = Shard(node, job, initial[shared.part].clone(), rule)
+    else:
+        shard = Shard.restored(node, job, rule, kept.manifest, kept.vectors)
+    if kept is not None:
+        for entry in kept.entries:
+            shard.replay(entry)
+    if node.incarnation > 1:
+        node.record("restored", "", shard.updates)
+    return shard
+
+
+def keeping(node: Node, job: Job, shard: Shard, attendance: Attendance) -> Coroutine[Any, Any, None]:
+    """From this call on nothing is acknowledged that is not as durable as was promised, as long as what is returned runs.
+
+    It never ends by itself.  Raises StoreFailed, and Refused when the mirror knows a later life of this shard.
+    """
+    if job.durability == "snapshot":
+        return Snapshots(node, job, shard).run()
+    if job.durability == "none":
+        return forever()
+    shard.trail = trail = Trail()
+    if job.durability == "log":
+        return trail.run(Log(node, shard).carry)
+    mirroring = Mirroring(node, job, mirror_of(node.name), shard, trail)
+    attendance.on_member = mirroring.watch(attendance.on_member)
+    return trail.run(mirroring.carry)
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+class Snapshots:
+    """Everything is written every `snapshot_every_s`, and when the shard has finished; the shard goes on meanwhile."""
+
+    def __init__(self, node: Node, job: Job, shard: Shard) -> None:
+        self.node, self.shard, self.every_s = node, shard, job.snapshot_every_s
+        self._finished = asyncio.Event()
+        self._written = shard.position
+        shard.on_finished = self._finished.set
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self.every_s):
+                    await self._finished.wait()
+            except TimeoutError:
+                pass  # time for the next one
+            self._finished.clear()
+            if self.shard.position > self._written:
+                await self.write()
+
+    async def write(self) -> None:
+        """A disk that is full or gone is no reason to stop: nobody was promised more than the snapshot before."""
+        manifest, vectors = self.shard.snapshot()
+        try:
+            await self.node.store.write(manifest, vectors)
+        except StoreFailed as failure:
+            self.node.record("unwritten", "", manifest["updates"], note=str(failure))
+            return
+        self._written = manifest["position"]
+        self.node.record("persisted", "", manifest["updates"])
+
+
+class Log:
+    """Every entry is synced before it is acknowledged; a long log is replaced by a snapshot, while it goes on growing."""
+
+    def __init__(self, node: Node, shard: Shard) -> None:
+        self.node, self.shard = node, shard
+        self._logged_bytes = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    async def carry(self, batch: list[Entry]) -> None:
+        updates = self.shard.updates
+        await self.node.store.append(batch)
+        self.node.record("persisted", "", updates)
+        self._logged_bytes += sum(entry.change.payload.nbytes for entry in batch if entry.change.payload is not None)
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        if self._writing is None and self._logged_bytes > LOG_LIMIT * self.shard.nbytes:
+            self._logged_bytes = 0
+            self._writing = self.node.store.write(*self.shard.snapshot())
+
+
+class Mirroring:
+    """The shard's side of its mirror: first the mirror gets everything, then every entry."""
+
+    def __init__(self, node: Node, job: Job, mirror: str, shard: Shard, trail: Trail) -> None:
+        self.node, self.mirror, self.shard, self.trail, self.deadline_s = node, mirror, shard, trail, job.deadline_s
+        self._life = 0
+        """Of the mirror that this shard has heard of."""
+        self._synced = -1
+        """Life of the mirror that holds everything."""
+
+    def watch(self, before: Callable[[Member], None]) -> Callable[[Member], None]:
+        """A new mirror is filled at once, whether or not anybody pushes."""
+
+        def heard(member: Member) -> None:
+            before(member)
+            if member.name == self.mirror:
+                self._life = member.life
+                self.trail.wake()
+
+        return heard
+
+    async def carry(self, batch: list[Entry]) -> None:
+        updates = self.shard.updates
+        for entry in batch if self._synced == self._life else ():
+            reply = await Flight(self.node, self.mirror, Copy(entry), self.deadline_s).arrival()
+            if isinstance(reply, Behind):  # it is a later life, which we shall hear of
+                self._synced = -1
+                break
+        if self._synced != self._life:
+            updates = await self.install()
+        if batch:
+            self.node.record("persisted", self.mirror, updates)
+
+    async def install(self) -> int:
+        """Give the mirror everything there is; returns how many updates that was made of."""
+        life = self._life
+        manifest, vectors = self.shard.snapshot()
+        for name, vector in vectors.items():
+            await Flight(self.node, self.mirror, Install(manifest, name, vector), self.deadline_s).arrival()
+        self._synced = life
+        self.trail.held_by(manifest["position"])
+        return int(manifest["updates"])
+
+
+class Mirror:
+    """A shard's second copy: the server of a mirror's life."""
+
+    def __init__(self, node: Node, job: Job, rule: Callable[[], Rule], on_synced: Callable[[], None]) -> None:
+        self.node, self.job, self.rule, self.on_synced = node, job, rule, on_synced
+        self.shard: Shard | None = None
+        self._life = 0
+        """Of the shard that this is the copy of."""
+        self._parts: tuple[tuple[int, int], dict[str, Any]] = (0, 0), {}
+        """Vectors of a snapshot that is arriving, under its shard's life and position."""
+
+    def handle(self, request: Request[Any], sender: Sender) -> Outcome:
+        """Carry out one request, atomically."""
+        if sender.name != shard_of(self.node.name) or sender.incarnation < self._life:
+            reason = f"this mirror is of {shard_of(self.node.name)}#{self._life}, not of {sender.label}"
+            self.node.record("refused", sender.label, note=reason)
+            return Outcome(Refusal(reason))
+        if isinstance(request, Copy):
+            return self.copy(request.entry, sender)
+        if isinstance(request, Install):
+            return self.install(request, sender)
+        return Outcome(Refusal(f"a mirror does not serve {type(request).__name__}"))
+
+    def copy(self, entry: Entry, sender: Sender) -> Outcome:
+        if self.shard is None or sender.incarnation != self._life or entry.number > self.shard.position + 1:
+            return Outcome(Behind())
+        if entry.number == self.shard.position + 1:
+            self.shard.replay(entry)
+        return Outcome(Accepted(self.shard.updates))
+
+    def install(self, install: Install, sender: Sender) -> Outcome:
+        key = sender.incarnation, install.manifest["position"]
+        if self.shard is not None and self._life == key[0] and self.shard.position >= key[1]:
+            return Outcome(Accepted(self.shard.updates))  # a repetition of what is here already
+        if self._parts[0] != key:
+            self._parts = key, {}
+        parts = self._parts[1]
+        parts[install.name] = whole(install.vector)
+        if sorted(parts) == install.manifest["vectors"]:
+            self.shard = Shard.restored(self.node, self.job, self.rule(), install.manifest, parts)
+            self._life, self._parts = sender.incarnation, ((0, 0), {})
+            self.on_synced()
+        return Outcome(Accepted(self.shard.updates if self.shard is not None else 0))
+
+    def status(self) -> Status:
+        return Status(self.shard.updates if self.shard else 0, self.shard.finished if self.shard else "", synced=self.shard is not None)
+
+
+def whole(vector: Any) -> Any:
+    """A vector of one's own, of what was received in pieces or is somebody else's."""
+    return vector[0 : len(vector)].clone()

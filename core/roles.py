@@ -1,0 +1,108 @@
+"""One life of any role: what its name says, beside its signs of life.  Both worlds run their processes through here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.attendance import Attendance
+from core.downpour import replica
+from core.durability import Mirror, keeping, recovered
+from core.evaluator import Final, evaluator
+from core.job import Job, role_kind, role_number, shard_of
+from core.messages import Sender
+from core.node import Node
+from core.reports import Member, Status
+from core.rules import Rule
+from core.shard import Shard
+from core.work import Minibatches, Network
+
+
+class Making(Protocol):
+    """What roles are made of, in whichever world: `scenarios.plan.Plan`."""
+
+    @property
+    def job(self) -> Job: ...
+    @property
+    def network(self) -> Network: ...
+    def data(self, number: int, life: int, /) -> Minibatches: ...
+    def rule(self) -> Rule: ...
+
+
+@dataclass(slots=True)
+class Promoted:
+    """A mirror's life is over: its process goes on as the shard, in that life, with what the mirror held."""
+
+    role: str
+    life: int
+    shard: Shard
+
+
+async def live(node: Node, making: Making, inherited: Shard | None = None) -> Final | Promoted | None:
+    """To its end: of the evaluator with the final parameters, of a mirror perhaps with its promotion.
+
+    `inherited`: what a promoted mirror leaves to the shard.  Raises Outlived, Diverged, StoreFailed, and Refused when a peer
+    knows a later life of this role.
+    """
+    attendance = Attendance(node, making.job.timings)
+    kind = role_kind(node.name)
+    role: Coroutine[Any, Any, Any]
+    if kind == "shard":
+        role = live_shard(node, making, attendance, inherited)
+    elif kind == "mirror":
+        role = live_mirror(node, making, attendance)
+    elif kind == "replica":
+        role = live_replica(node, making, attendance)
+    else:
+        role = live_evaluator(node, making, attendance)
+    doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
+    await asyncio.wait([doing, beating], return_when=asyncio.FIRST_COMPLETED)
+    if doing.done():
+        beating.cancel()
+        return doing.result()  # type: ignore[no-any-return]
+    doing.cancel()
+    beating.result()
+    raise AssertionError("signs of life do not end by themselves")
+
+
+async def live_shard(node: Node, making: Making, attendance: Attendance, inherited: Shard | None) -> None:
+    """Serve until the process is ended: whoever has the last word may still ask."""
+    job = making.job
+    if inherited is None:
+        shard = await recovered(node, job, making.network.initial(), making.rule())
+    else:
+        shard, inherited.node = inherited, node
+        node.record("restored", "", shard.updates)
+
+    def fence(member: Member) -> None:
+        """An earlier life of somebody who has been replaced is stale here, whether or not the new one has joined."""
+        if role_kind(member.name) == "replica":
+            shard.pushes.join(Sender(member.name, member.life))
+
+    attendance.on_member, attendance.status = fence, shard.status
+    durable = keeping(node, job, shard, attendance)
+    attendance.address = node.serve(shard)
+    await durable
+
+
+async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Promoted:
+    """Hold what the shard sends, until told to be it."""
+    mirror = Mirror(node, making.job, making.rule, on_synced=attendance.beat)
+    attendance.status, attendance.address = mirror.status, node.serve(mirror)
+    life = await attendance.promoted
+    assert mirror.shard is not None, "promoted with nothing to go on with"
+    return Promoted(shard_of(node.name), life, mirror.shard)
+
+
+async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
+    await attendance.begun.wait()
+    await replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
+
+
+async def live_evaluator(node: Node, making: Making, attendance: Attendance) -> Final:
+    status = Status()
+    attendance.status = lambda: status
+    await attendance.begun.wait()
+    return await evaluator(node, making.job, making.network, attendance.concluded, status)
