@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from core.job import EVALUATOR, replica_name, shard_name
+from core.job import EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from scenarios.schema import Fault, Scenario
 
@@ -282,7 +282,7 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
     cluster = sections.get("cluster")
     roles = role_names(protocol, real=sections.get("numerics") != "timing")
     machines = cluster.machines if cluster is not None and cluster.machines else len(roles)
-    names = [*roles, *(f"machine/{number}" for number in range(machines))]
+    names = [*roles, SUPERVISOR, *(f"machine/{number}" for number in range(machines))]
     for number, fault in enumerate(sections.get("fault") or ()):
         if fault is None:
             continue
@@ -292,12 +292,14 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
                 f"fault.{number}.target",
                 f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'",
             )
-        if fault.kind == "crash" and fault.repair is None and any(r.startswith("shard") for r in fnmatch.filter(names, fault.target)):
-            yield f"fault.{number}.repair", "missing; a shard that never comes back ends the job"
+        vital = [name for name in fnmatch.filter(names, fault.target) if name.startswith(("shard", "mirror", SUPERVISOR))]
+        if fault.kind == "crash" and fault.repair is None and vital:
+            yield f"fault.{number}.repair", f"missing; without {vital[0]} the job cannot go on"
 
 
 def role_names(protocol: Any, *, real: bool = True) -> list[str]:
     """Every role of a job, in the order in which machines are given out."""
     shards = [shard_name(number) for number in range(protocol.shards)]
+    mirrors = [mirror_of(shard) for shard in shards] if protocol.durability == "mirror" else []
     replicas = [replica_name(number) for number in range(protocol.replicas)]
-    return [*shards, *replicas, *([EVALUATOR] if real else [])]
+    return [*shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]

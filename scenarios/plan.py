@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.job import Job, Shared, Stop, shard_name
+from core.job import Job, Shared, Stop, role_kind, shard_name
+from core.placement import Needs
+from core.membership import Role
 from core.rules import RULES, Rule
+from core.timings import Timings
 from core.vector import cut
 from core.work import Minibatches, Network
 from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork
-from scenarios.load import Mistake, ScenarioError
+from scenarios.load import Mistake, ScenarioError, role_names
 from scenarios.schema import HONOURED_BY, Scenario
 
 if TYPE_CHECKING:
@@ -86,6 +89,16 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     return Plan(scenario, job(scenario, len(network), training_samples), network, data, payload_scale)
 
 
+def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:
+    """Every role of a job, as the supervisor's ledger has it at the beginning."""
+    keeps = scenario.protocol.durability in ("snapshot", "log")
+    found = []
+    for name in role_names(scenario.protocol, real=real):
+        needs = getattr(scenario.placement, role_kind(name))
+        found.append(Role(name, Needs(needs.cores, needs.gpus, needs.memory), keeps=keeps and role_kind(name) == "shard"))
+    return found
+
+
 def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
@@ -109,9 +122,12 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
         local_rate=rate,
         max_behind=protocol.max_behind,
         warm_updates=protocol.warmstart,
-        deadline_s=protocol.deadline,
+        deadline_s=protocol.deadline or Timings(protocol.detect_within).deadline_s,
         evaluate_every_s=protocol.evaluate_every,
-        snapshot_every_s=protocol.snapshot_every if protocol.durability == "snapshot" else None,
+        durability=protocol.durability,
+        snapshot_every_s=protocol.snapshot_every,
+        wire=protocol.wire,
+        timings=Timings(protocol.detect_within),
     )
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, PrivateAttr
 
+from core.job import Durability, Wire
 from models.catalogue import BUNDLED
-from scenarios.units import Bandwidth, Duration, Operations, PositiveDuration, Speed, Updates
+from scenarios.units import Bandwidth, Duration, Operations, PositiveDuration, Size, Speed, Updates
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -121,9 +122,15 @@ class Downpour(Table):
     """The replica's own step; left out, it follows from the rule (docs/PAPER.md)."""
     max_behind: PositiveInt = 8
     warmstart: Updates = 0
-    durability: Literal["none", "snapshot"] = "none"
+    durability: Durability = "snapshot"
+    """What an acknowledgement promises: core/durability.py."""
     snapshot_every: PositiveDuration = 30.0
-    deadline: PositiveDuration = 10.0
+    wire: Wire = "float32"
+    """In which type gradients and parameters travel; what the shorter ones round away is carried on (error feedback)."""
+    detect_within: PositiveDuration = 1.0
+    """Within which time a failure is noticed; every other time follows from it: `execctl explain`."""
+    deadline: PositiveDuration | None = None
+    """Of a call, before it is repeated; left out, it follows from detect_within."""
     evaluate_every: PositiveDuration = 10.0
     stop: Stop = Stop(epochs=20)
 
@@ -201,7 +208,51 @@ class Loss(Table):
     probability: Probability
 
 
-Fault = Annotated[Crash | Pause | Slowdown | Loss, Field(discriminator="kind")]
+class Delay(Table):
+    """Messages to and from the target take so much longer."""
+
+    kind: Literal["delay"]
+    target: str
+    at: Duration = 0.0
+    for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    by: PositiveDuration
+
+
+class Duplication(Table):
+    """Requests to and from the target arrive twice, each with this probability."""
+
+    kind: Literal["duplication"]
+    target: str
+    at: Duration = 0.0
+    for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    probability: Probability
+
+
+Fault = Annotated[Crash | Pause | Slowdown | Loss | Delay | Duplication, Field(discriminator="kind")]
+
+
+class Needs(Table):
+    """What a process of one kind of role takes of its machine."""
+
+    cores: NotNegative = 0.0
+    gpus: Annotated[int, Field(ge=0)] = 0
+    memory: Size = 0
+
+
+class Placement(Table):
+    """On which machines a job runs for real, and what its roles need there."""
+
+    on: Literal["local", "ssh", "ray", "slurm"] = "local"
+    machines: PositiveInt | None = None
+    """How many; left out: one where `on` is local, else all there are.  More than one local machine are so many agents here."""
+    hosts: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """For ssh: where to."""
+    storage: Literal["auto", "machine"] = "auto"
+    """Do machines see each other's files?  "auto": those that see the run folder do; "machine": each keeps its own."""
+    shard: Needs = Needs()
+    mirror: Needs = Needs()
+    replica: Needs = Needs()
+    evaluator: Needs = Needs()
 
 
 class Execution(Table):
@@ -210,7 +261,16 @@ class Execution(Table):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Of the launcher; 0 takes any that is free."""
+    """Of the supervisor; 0 takes any that is free."""
+    listen: str = "127.0.0.1"
+    """The address at which the supervisor is reached from every machine; nothing listens anywhere else."""
+    certificates: str | None = None
+    """A folder that `execctl certs` made.  Left out: none for a job on loopback, else some made for this job alone."""
+    shared_memory: bool = True
+    """Between processes of one host."""
+    metrics: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of Prometheus metrics at the supervisor; 0: none."""
+    tensorboard: bool = False
     start_within: PositiveDuration = 60.0
 
 
@@ -232,6 +292,7 @@ class Scenario(Table):
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
+    placement: Placement = Placement()
     exec: Execution = Execution()
 
     _file: str = PrivateAttr("")
@@ -247,9 +308,7 @@ HONOURED_BY: dict[str, tuple[str, str]] = {
     "model.cost": ("sim", "real machines take what the network takes"),
     "cluster": ("sim", "the machines are the ones you have"),
     "network": ("sim", "the network is the one you have"),
-    "fault": ("sim", "faults are not injected into real processes"),
-    "protocol.durability": ("sim", "shards of execctl keep their parameters in memory"),
-    "protocol.snapshot_every": ("sim", "shards of execctl keep their parameters in memory"),
+    "placement": ("exec", "simulated roles have a machine each, or as many as cluster.machines"),
     "exec": ("exec", "the simulator has no processes and computes on the CPU"),
 }
 """Key: the world that honours it, and why the other does not."""

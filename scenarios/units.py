@@ -81,6 +81,11 @@ def operations(text: object) -> float:
     return parse(text, OPERATIONS, "250 MFLOP")
 
 
+def size(text: object) -> int:
+    """Bytes."""
+    return round(parse(text, BYTES, "2 GB"))
+
+
 def updates(text: object) -> int:
     """A count written as "200 updates"."""
     value = parse(text, {"updates": 1.0, "update": 1.0}, "200 updates")
@@ -96,6 +101,7 @@ def quantity(example: str) -> WithJsonSchema:
 Duration = Annotated[float, BeforeValidator(duration), quantity("30 s")]
 PositiveDuration = Annotated[float, BeforeValidator(positive_duration), quantity("30 s")]
 Bandwidth = Annotated[float, BeforeValidator(bandwidth), quantity("10 Gbit/s")]
+Size = Annotated[int, BeforeValidator(size), quantity("2 GB")]
 Speed = Annotated[float, BeforeValidator(speed), quantity("40 GFLOP/s")]
 Operations = Annotated[float, BeforeValidator(operations), quantity("250 MFLOP")]
 Updates = Annotated[int, BeforeValidator(updates), quantity("200 updates")]
