@@ -74,16 +74,13 @@ class Trail:
 
 async def recovered(node: Node, job: Job, initial: Any, rule: Rule) -> Shard:
     """A shard as its store has it; one that has kept nothing begins with its slice of `initial`.  Raises StoreFailed."""
-    shared = job.shards[role_number(node.name)]
-    keeps = job.durability in ("snapshot", "log")
-    kept = await node.store.read() if keeps else None
-    if kept is None or kept.manifest is None:
-        shard = Shard(node, job, initial[shared.part].clone(), rule)
+    kept = await node.store.read()
+    if kept.manifest is None:
+        shard = Shard(node, job, initial[job.shards[role_number(node.name)].part].clone(), rule)
     else:
         shard = Shard.restored(node, job, rule, kept.manifest, kept.vectors)
-    if kept is not None:
-        for entry in kept.entries:
-            shard.replay(entry)
+    for entry in kept.entries:
+        shard.replay(entry)
     if node.incarnation > 1:
         node.record("restored", "", shard.updates)
     return shard
@@ -108,6 +105,16 @@ def keeping(node: Node, job: Job, shard: Shard, attendance: Attendance) -> Corou
 
 async def forever() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+async def keep_last(node: Node, shard: Shard) -> None:
+    """The job is being ended: whatever was promised, `execctl resume` shall go on from here."""
+    manifest, vectors = shard.snapshot()
+    try:
+        await node.store.write(manifest, vectors)
+        node.record("persisted", "", manifest["updates"])
+    except StoreFailed as failure:
+        node.record("unwritten", "", manifest["updates"], note=str(failure))
 
 
 class Snapshots:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from core.attendance import Attendance
 from core.downpour import replica
-from core.durability import Mirror, keeping, recovered
+from core.durability import Mirror, keep_last, keeping, recovered
 from core.evaluator import Final, evaluator
 from core.job import Job, role_kind, role_number, shard_of
 from core.messages import Sender
@@ -82,8 +82,12 @@ async def live_shard(node: Node, making: Making, attendance: Attendance, inherit
             shard.pushes.join(Sender(member.name, member.life))
 
     attendance.on_member, attendance.status = fence, shard.status
-    durable = keeping(node, job, shard, attendance)
+    durable = asyncio.ensure_future(keeping(node, job, shard, attendance))
     attendance.address = node.serve(shard)
+    concluded = asyncio.ensure_future(attendance.concluded.wait())
+    await asyncio.wait([durable, concluded], return_when=asyncio.FIRST_COMPLETED)
+    if concluded.done():
+        await keep_last(node, shard)
     await durable
 
 

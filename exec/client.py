@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import grpc
-import torch
 
 from core.messages import CallFailed, Reply, Request, TimedOut, Unreachable
-from exec.codec import Answer, Fault, Malformed, Payload, decode_reply
-from exec.transport import CLIENT_OPTIONS, METHOD, end_here, message, next_header, receive
+from exec.certificates import TARGET, Credentials
+from exec.codec import DTYPES, Answer, Fault, Malformed, Payload, decode_reply, dtype_of
+from exec.transport import METHOD, client_options, end_here, message, next_header
 
 
 class Landed(NamedTuple):
@@ -23,9 +23,14 @@ class Landed(NamedTuple):
 class Peer:
     """The way to one peer, at one address."""
 
-    def __init__(self, name: str, address: str) -> None:
-        self.name, self.address = name, address
-        self.channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+    def __init__(self, name: str, life: int, address: str, *, keepalive_s: float, credentials: Credentials | None) -> None:
+        self.name, self.life, self.address = name, life, address
+        options = client_options(keepalive_s)
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options=options)
+        else:
+            shown = grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate)
+            self.channel = grpc.secure_channel(address, shown, options=(*options, ("grpc.ssl_target_name_override", TARGET)))
         self.begin = self.channel.stream_stream(METHOD)
 
     def ask(self, header: bytes, request: Request[Any], deadline_s: float) -> Landed:
@@ -45,12 +50,14 @@ class Peer:
         finally:
             stream.cancel()  # changes nothing once the call is over
 
-    def take_in(self, stream: Any, into: torch.Tensor | None) -> Landed:
+    def take_in(self, stream: Any, into: Any) -> Landed:
         header = next_header(stream)
         answer = decode_reply(header)
         if answer.payload is None:
             end_here(stream)
             return Landed(answer, answer.reply(None), len(header))
+        from exec.tensors import receive
+
         vector = landing(answer.payload, into)
         receive(stream, vector)
         return Landed(answer, answer.reply(vector), len(header) + answer.payload.nbytes)
@@ -60,12 +67,14 @@ class Peer:
         self.channel.close()
 
 
-def landing(payload: Payload, into: torch.Tensor | None) -> torch.Tensor:
+def landing(payload: Payload, into: Any) -> Any:
     """Where a payload goes: the buffer that the request lent, else fresh memory."""
     if into is None:
-        return torch.empty(payload.nbytes // payload.dtype.itemsize, dtype=payload.dtype)
-    if (into.dtype, into.nbytes) != payload:
-        reason = f"{payload.nbytes} bytes of {payload.dtype} for a buffer of {into.nbytes} bytes of {into.dtype}"
+        import torch
+
+        return torch.empty(payload.nbytes // DTYPES[payload.dtype], dtype=getattr(torch, payload.dtype))
+    if (dtype_of(into), into.nbytes) != payload:
+        reason = f"{payload.nbytes} bytes of {payload.dtype} for a buffer of {into.nbytes} bytes of {dtype_of(into)}"
         raise Malformed(Fault.DTYPE, reason)
     return into
 

@@ -8,19 +8,23 @@ so rubbish that protobuf would take for unknown fields is rubbish here too; the 
 from __future__ import annotations
 
 import enum
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from google.protobuf.message import DecodeError
 
 from core.messages import (
     Accepted,
     Ask,
+    Behind,
+    Copy,
+    Entry,
     Fetch,
     Finish,
     Finished,
+    Install,
     Join,
     Parameters,
     Progress,
@@ -30,12 +34,14 @@ from core.messages import (
     Request,
     Sender,
 )
+from exec import documents
+from exec.relay import PIECE_LIMIT, Relay, Relayed
 from exec.wire import distbelief_pb2 as wire
 
 Envelope = TypeVar("Envelope", wire.RequestEnvelope, wire.ReplyEnvelope)
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-"""Those a job may train in.  Their sizes differ, so a vector's length and bytes together tell them apart."""
+DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+"""Bytes of an element, by the name that torch gives the type.  Nothing here imports torch: supervisor and agents do not."""
 
 ROLE = re.compile(r"[a-z][a-z-]{0,40}(/[0-9]{1,9})?")
 TEXT_LIMIT = 1000
@@ -67,7 +73,7 @@ class Malformed(Exception):
 class Payload(NamedTuple):
     """What the bytes behind an envelope are."""
 
-    dtype: torch.dtype
+    dtype: str
     nbytes: int
 
 
@@ -103,6 +109,18 @@ class Call:
                 return Ask()
             case "finish":
                 return Finish(self.envelope.finish.reason)
+            case "copy":
+                copy = self.envelope.copy
+                change: Push | Finish = Finish(copy.finish.reason)
+                if copy.HasField("push"):
+                    change = Push(copy.push.sequence, vector, copy.push.gradients, copy.push.samples, copy.push.based_on)
+                return Copy(Entry(copy.number, Sender(copy.sender, copy.life), change))
+            case "install":
+                return Install(manifest_of(self.envelope.install.manifest), self.envelope.install.name, vector)
+            case "relay":
+                return Relay(self.envelope.relay.path, self.envelope.relay.offset, self.envelope.relay.data)
+            case "document":
+                return document_of(self.envelope.document, Request)
         raise Malformed(Fault.UNDECODABLE, "an envelope without a request")
 
 
@@ -116,7 +134,7 @@ class Answer:
     misaddressed: str
     envelope: wire.ReplyEnvelope
 
-    def reply(self, vector: torch.Tensor | None) -> Reply:
+    def reply(self, vector: Any) -> Reply:
         """The reply, given its payload (None where there is none)."""
         match self.envelope.WhichOneof("reply"):
             case "progress":
@@ -131,6 +149,12 @@ class Answer:
                 return Refusal(self.envelope.refusal.reason)
             case "misaddressed":
                 return Refusal(self.envelope.misaddressed.reason)
+            case "behind":
+                return Behind()
+            case "relayed":
+                return Relayed(self.envelope.relayed.size_bytes)
+            case "document":
+                return document_of(self.envelope.document, Reply)
         raise Malformed(Fault.UNDECODABLE, "an envelope without a reply")
 
 
@@ -148,6 +172,15 @@ def encode_request(own: Identity, addressee_life: int, request: Request[Any]) ->
             body = {"ask": wire.Ask()}
         case Finish(reason):
             body = {"finish": wire.Finish(reason=fit(reason))}
+        case Copy(entry):
+            body = {"copy": copy_to_wire(entry)}
+        case Install(manifest, name):
+            body = {"install": wire.Install(manifest=json.dumps(manifest), name=name)}
+        case Relay(path, offset, data):
+            body = {"relay": wire.Relay(path=path, offset=offset, data=data)}
+        case _ if documents.is_document(request):
+            kind, text = documents.encode(request)
+            body = {"document": wire.Document(kind=kind, json=text)}
         case _:
             raise TypeError(f"{type(request).__name__} has no envelope")
     envelope = wire.RequestEnvelope(
@@ -168,8 +201,13 @@ def decode_request(header: bytes) -> Call:
         raise Malformed(Fault.UNDECODABLE, f"the sender {fit(envelope.sender)!r} is no role")
     if envelope.incarnation < 1:
         raise Malformed(Fault.UNDECODABLE, "the sender's lives count from 1")
-    check_text(envelope.job, envelope.finish.reason)
-    payload = payload_of(envelope, expected=envelope.HasField("push"))
+    check_text(envelope.job, envelope.finish.reason, envelope.copy.finish.reason, envelope.install.name, envelope.relay.path)
+    if len(envelope.relay.data) > PIECE_LIMIT:
+        raise Malformed(Fault.OVERSIZED, f"a piece of a file of {len(envelope.relay.data)} bytes; the limit is {PIECE_LIMIT}")
+    if envelope.HasField("copy"):
+        check_copy(envelope.copy)
+    expected = envelope.HasField("push") or envelope.HasField("install") or envelope.copy.HasField("push")
+    payload = payload_of(envelope, expected=expected)
     call = Call(envelope.job, Sender(envelope.sender, envelope.incarnation), envelope.addressee_life, payload, envelope)
     call.request(None)  # raises now, before anybody waits for a payload
     return call
@@ -189,6 +227,15 @@ def encode_reply(own: Identity, reply: Reply) -> bytes:
             body = {"finished": wire.Finished(reason=fit(reason))}
         case Refusal(reason):
             body = {"refusal": wire.Refusal(reason=fit(reason))}
+        case Behind():
+            body = {"behind": wire.Behind()}
+        case Relayed(size_bytes):
+            body = {"relayed": wire.Relayed(size_bytes=size_bytes)}
+        case _ if documents.is_document(reply):
+            kind, text = documents.encode(reply)
+            body = {"document": wire.Document(kind=kind, json=text)}
+        case _:
+            raise TypeError(f"{type(reply).__name__} has no envelope")
     payload = describe(reply.payload)
     return wire.ReplyEnvelope(job=own.job, life=own.incarnation, payload=payload, **body).SerializeToString()
 
@@ -232,13 +279,55 @@ def parse(envelope_type: type[Envelope], header: bytes) -> Envelope:
     return canonical
 
 
-def describe(vector: torch.Tensor | None) -> wire.Payload | None:
+def describe(vector: Any) -> wire.Payload | None:
     if vector is None:
         return None
-    names = [name for name, dtype in DTYPES.items() if dtype is vector.dtype]
-    if not names:
-        raise TypeError(f"{vector.dtype} does not travel; these do: {', '.join(DTYPES)}")
-    return wire.Payload(dtype=names[0], size_bytes=vector.nbytes)
+    dtype = dtype_of(vector)
+    if dtype not in DTYPES:
+        raise TypeError(f"{dtype} does not travel; these do: {', '.join(DTYPES)}")
+    return wire.Payload(dtype=dtype, size_bytes=vector.nbytes)
+
+
+def dtype_of(vector: Any) -> str:
+    """The "float32" of torch.float32."""
+    return str(vector.dtype).removeprefix("torch.")
+
+
+def copy_to_wire(entry: Entry) -> wire.Copy:
+    change: dict[str, Any]
+    if isinstance(entry.change, Push):
+        push = entry.change
+        change = {"push": wire.Push(sequence=push.sequence, gradients=push.gradients, samples=push.samples, based_on=push.based_on)}
+    else:
+        change = {"finish": wire.Finish(reason=fit(entry.change.reason))}
+    return wire.Copy(number=entry.number, sender=entry.sender.name, life=entry.sender.incarnation, **change)
+
+
+def check_copy(copy: wire.Copy) -> None:
+    if not ROLE.fullmatch(copy.sender) or copy.life < 1 or copy.number < 1 or copy.WhichOneof("change") is None:
+        raise Malformed(Fault.UNDECODABLE, f"a copy of entry {copy.number} of {fit(copy.sender)!r}")
+
+
+def manifest_of(text: str) -> dict[str, Any]:
+    """Of a snapshot."""
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise Malformed(Fault.UNDECODABLE, f"a manifest that is no JSON: {error}") from error
+    counts = ("position", "updates", "samples")
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(count), int) for count in counts):
+        raise Malformed(Fault.UNDECODABLE, "a manifest that is none")
+    return manifest
+
+
+def document_of(document: wire.Document, kind: type[Any]) -> Any:
+    try:
+        message = documents.decode(document.kind, document.json)
+    except documents.NoDocument as error:
+        raise Malformed(Fault.UNDECODABLE, fit(str(error))) from error
+    if not isinstance(message, kind):
+        raise Malformed(Fault.UNDECODABLE, f"a {document.kind} is no {kind.__name__.lower()}")
+    return message
 
 
 def payload_of(envelope: wire.RequestEnvelope | wire.ReplyEnvelope, *, expected: bool) -> Payload | None:
@@ -246,10 +335,10 @@ def payload_of(envelope: wire.RequestEnvelope | wire.ReplyEnvelope, *, expected:
         raise Malformed(Fault.UNDECODABLE, "a payload is missing" if expected else "a payload where none belongs")
     if not expected:
         return None
-    dtype, nbytes = DTYPES.get(envelope.payload.dtype), envelope.payload.size_bytes
-    if dtype is None:
+    dtype, nbytes = envelope.payload.dtype, envelope.payload.size_bytes
+    if dtype not in DTYPES:
         raise Malformed(Fault.DTYPE, f"numbers of type {fit(envelope.payload.dtype)!r}; allowed: {', '.join(DTYPES)}")
-    if nbytes % dtype.itemsize:
+    if nbytes % DTYPES[dtype]:
         raise Malformed(Fault.DTYPE, f"{nbytes} bytes are no whole number of {envelope.payload.dtype}")
     return Payload(dtype, nbytes)
 

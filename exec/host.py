@@ -1,12 +1,12 @@
 """One life of a role as a real process: `core.node.Node` over gRPC, threads and the wall clock.
 
-    async with Host(Identity(job, "shard/0", 1), journal, deadline_s=10) as host:
+    async with Host(Identity(job, "shard/0", 1), journal, deadline_s=10, limits=(Payload("float32", nbytes),)) as host:
         shard = Shard(host, job, parameters, rule)
-        address = host.serve(shard, limit=Payload(torch.float32, parameters.nbytes))
+        address = host.serve(shard)
         await host.failure                      # never ends, unless the server raises: then it raises that
 
     async with Host(Identity(job, "replica/3", 1), journal, deadline_s=10) as host:
-        host.introduce("shard/0", address)      # again whenever it moves
+        host.introduce("shard/0", 1, address)   # again whenever it moves
         await replica(host, job, network, data)
 
 Everything here happens on the thread of the event loop that made the host, except the byte work of calls (`exec/client.py`,
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,10 +29,13 @@ from core.journal import Journal, one_line
 from core.messages import (
     Accepted,
     Ask,
+    Behind,
     CallFailed,
+    Copy,
     Fetch,
     Finish,
     Finished,
+    Install,
     Join,
     Parameters,
     Progress,
@@ -41,17 +45,25 @@ from core.messages import (
     Reply,
     Request,
     Sender,
+    TimedOut,
     Unreachable,
 )
-from core.node import Outcome, Recorder, Server
+from core.node import Outcome, Recorder, Server, Store
+from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
+from core.timings import Timings
 from core.work import Work
+from exec.certificates import Credentials
+from exec.chaos import Fate, Interference
 from exec.client import Landed, Peer
 from exec.codec import Fault, Identity, Malformed, Payload, encode_request
 from exec.device import Device
-from exec.server import Listener, ServerFailed
+from exec.relay import Relay, Relayed
+from exec.server import Listener, NotDurable, ServerFailed
 from exec.transport import Traffic
 
 R = TypeVar("R")
+
+DEFAULT = Timings()
 
 CALLS_AT_ONCE = 64
 """Threads for calls made, and again for calls answered: two for each lane, of thirty-two peers.  Beyond it calls made wait
@@ -63,43 +75,57 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Finish: (Progress,),
     Fetch: (Parameters,),
     Push: (Accepted, Finished),
+    Copy: (Accepted, Behind),
+    Install: (Accepted,),
+    Beat: (Standing,),
+    Report: (Orders,),
+    Inquire: (Overview,),
+    Conclude: (Overview,),
+    Relay: (Relayed,),
 }
 """What each request can be answered with, a refusal apart."""
+
+PROMPT = (Beat, Report)
+"""Signs of life: the next is on its way before an answer to the last would be missed."""
 
 
 class Host:
     """A node of the real world."""
 
     def __init__(
-        self,
-        own: Identity,
-        journal: Journal,
-        *,
-        deadline_s: float,
-        began_at: float | None = None,
-        seed: int = 0,
-        persist: Callable[[Any], None] | None = None,
-    ) -> None:
+        self, own: Identity, journal: Journal, *, deadline_s: float, timings: Timings = DEFAULT, launched_at: float | None = None,
+        seed: int = 0, store: Store | None = None, bind: str = "127.0.0.1", port: int = 0, credentials: Credentials | None = None,
+        limits: tuple[Payload, ...] = (), shared_memory: bool = True, interference: Interference | None = None,
+    ) -> None:  # fmt: skip
         """To be made where an event loop runs.
 
-        `began_at`: when the job began, in seconds since 1970; now, if left out.  `persist`: makes a snapshot durable,
-        called in a thread before the reply that owes it is sent.
+        `launched_at`: when the job was, in seconds since 1970; now, if left out.  `bind`, `port`: where it will serve; 0 for any.
+        `limits`: the types of payload that are taken in, each with the most bytes of one.  `interference`: declared faults.
         """
-        self.own, self.deadline_s, self.persist = own, deadline_s, persist
+        self.own, self.deadline_s, self.timings = own, deadline_s, timings
         self.name, self.incarnation = own.name, own.incarnation
         self.random = stream(seed, f"{own.name}#{own.incarnation}", "jitter")
         # The wall clock, the only one that processes share, is read once: it may be set anew while the job runs.
-        self._began = time.monotonic() - (0.0 if began_at is None else time.time() - began_at)  # noqa: TID251
+        self._launched = time.monotonic() - (0.0 if launched_at is None else time.time() - launched_at)  # noqa: TID251
         self.record: Recorder = journal.recorder(own.name, own.incarnation, self.now)
         self.loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[None] = self.loop.create_future()
         self.sent, self.received = Traffic(), Traffic()
         self.refusals: Counter[str] = Counter()
+        self._store, self._bind, self._port, self._credentials, self._limits = store, bind, port, credentials, limits
+        self._shared_memory, self._interference = shared_memory, interference
         self._peers: dict[str, Peer] = {}
         self._lives: dict[str, int] = {}
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="calling")
         self._device = Device()
         self._listener: Listener | None = None
+        self._closing = threading.Event()
+        self._keeping: dict[concurrent.futures.Future[bool], asyncio.Future[None]] = {}
+
+    @property
+    def store(self) -> Store:
+        assert self._store is not None, f"{self.name} keeps nothing"
+        return self._store
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,24 +133,26 @@ class Host:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def begin(self, began_at: float) -> None:
-        """The job began then, in seconds since 1970: `now` counts from there."""
-        self._began = time.monotonic() - (time.time() - began_at)  # noqa: TID251
-
     def now(self) -> float:
-        return time.monotonic() - self._began
+        return time.monotonic() - self._launched
 
     def compute(self, work: Work[R]) -> asyncio.Future[R]:
         return self._device.compute(work)
 
-    def introduce(self, peer: str, address: str) -> None:
-        """A peer is at this address now; calls under way to another are Unreachable."""
+    def introduce(self, peer: str, life: int, address: str) -> None:
+        """That life of a peer is at this address from now on; calls under way to an earlier one end with Unreachable.
+
+        Life 0: whichever is there.  An address of "" means that it serves nowhere.
+        """
         known = self._peers.get(peer)
-        if known is not None and known.address == address:
+        if known is not None and (life < known.life or (life, address) == (known.life, known.address)):
             return
         if known is not None:
             known.close()
-        self._peers[peer] = Peer(peer, address)
+            del self._peers[peer]
+        self._lives[peer] = max(life, self._lives.get(peer, 0))
+        if address:
+            self._peers[peer] = Peer(peer, life, address, keepalive_s=self.timings.keepalive_s, credentials=self._credentials)
 
     def call(self, peer: str, request: Request[R]) -> asyncio.Future[R]:
         """See `core.node.Node`.  Whoever cancels the future of a Fetch has given its buffer up: it may still be written."""
@@ -136,9 +164,27 @@ class Host:
             return future
         header = encode_request(self.own, self._lives.get(peer, 0), request)
         self.sent.count(len(header) + (0 if request.payload is None else request.payload.nbytes))
-        asked = self._threads.submit(way.ask, header, request, self.deadline_s)
+        deadline_s = min(self.deadline_s, self.timings.detect_within_s) if isinstance(request, PROMPT) else self.deadline_s
+        if self._interference is not None:
+            fate = self._interference.judge(peer, self.now(), self.record)
+            asked = self._threads.submit(self._interfered, fate, way, header, request, deadline_s)
+        else:
+            asked = self._threads.submit(way.ask, header, request, deadline_s)
         asked.add_done_callback(lambda asked: self.loop.call_soon_threadsafe(self._land, peer, request, future, asked))
         return future
+
+    def _interfered(self, fate: Fate, way: Peer, header: bytes, request: Request[Any], deadline_s: float) -> Landed:
+        """A call under a declared fault."""
+        self._closing.wait(min(fate.delay_s, deadline_s))
+        began = time.monotonic()
+        if not fate.request_lost:
+            landed = way.ask(header, request, deadline_s)
+            if fate.twice:
+                landed = way.ask(header, request, deadline_s)
+            if not fate.reply_lost:
+                return landed
+        self._closing.wait(deadline_s - (time.monotonic() - began))
+        raise TimedOut(f"{way.name} did not answer in time: a declared fault")
 
     def _land(self, peer: str, request: Request[R], future: asyncio.Future[R], asked: concurrent.futures.Future[Landed]) -> None:
         try:
@@ -173,14 +219,13 @@ class Host:
             raise Malformed(Fault.UNDECODABLE, f"{type(reply).__name__} in answer to {type(request).__name__}")
         return reply
 
-    def serve(self, server: Server, limit: Payload, port: int = 0, calls_at_once: int = CALLS_AT_ONCE) -> str:
-        """Answer calls with this server from here on; the address, for others to be told.
-
-        `limit`: the type of payload that it takes, and the most bytes of one.  Port 0: any.  Raises AddressInUse.
-        """
+    def serve(self, server: Server) -> str:
+        """Answer calls with this server from here on; the address, for others to be told.  Raises AddressInUse."""
         assert self._listener is None, "a node has one server"
         self._server = server
-        self._listener = Listener(self.own, self, limit, port=port, calls_at_once=calls_at_once)
+        self._listener = Listener(
+            self.own, self, self._limits, bind=self._bind, port=self._port, credentials=self._credentials, calls_at_once=CALLS_AT_ONCE
+        )
         return self._listener.address
 
     def handle(self, request: Request[Any], sender: Sender, nbytes: int) -> Reply:
@@ -188,13 +233,22 @@ class Host:
         handled: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
         self.loop.call_soon_threadsafe(self._handle, request, sender, nbytes, handled)
         outcome = handled.result()
-        if outcome.persist is not None and self.persist is not None:
-            try:
-                self.persist(outcome.persist)
-            except Exception as error:
-                self.loop.call_soon_threadsafe(self._fail, error)
-                raise ServerFailed(repr(error)) from error
+        if outcome.durable is not None:
+            kept: concurrent.futures.Future[bool] = concurrent.futures.Future()
+            self.loop.call_soon_threadsafe(self._when_durable, outcome.durable, kept)
+            if not kept.result():
+                raise NotDurable("what was carried out could not be kept")
         return outcome.reply
+
+    def _when_durable(self, durable: asyncio.Future[None], kept: concurrent.futures.Future[bool]) -> None:
+        """Tell a thread of gRPC what becomes of a future of the loop: did it end as it should?"""
+
+        def tell(durable: asyncio.Future[None]) -> None:
+            self._keeping.pop(kept, None)
+            kept.set_result(not durable.cancelled() and durable.exception() is None)
+
+        self._keeping[kept] = durable
+        durable.add_done_callback(tell)
 
     def _handle(self, request: Request[Any], sender: Sender, nbytes: int, handled: concurrent.futures.Future[Outcome]) -> None:
         self.received.count(nbytes)
@@ -233,6 +287,9 @@ class Host:
 
     async def close(self) -> None:
         """End every call, made or being answered, and every thread; then write down what was counted."""
+        self._closing.set()
+        for durable in list(self._keeping.values()):
+            durable.cancel()
         peers, self._peers = self._peers, {}
         for peer in peers.values():
             peer.close()

@@ -1,75 +1,192 @@
-"""Processes of this machine, one for each role: started, watched, ended, and their last words kept.
-
-A process has a session of its own, so that Ctrl-C at the terminal reaches the launcher alone, which then decides.
-"""
+"""An agent's hands: processes of this machine, from its nursery, with their logs and last words."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from exec.role import Errand
-from report.exits import StartError
+from core.node import Recorder
+from core.reports import Process
+from exec.jobfile import Charge
+from report.exits import Exit
 
 PATIENCE_S = 3.0
 """Between asking a process to end and killing it."""
 
+OUTCOMES = {Exit.DONE: "ended", Exit.WRONG_INPUT: "wrong", Exit.FAILED: "failed", Exit.NOT_WRITTEN: "failed"}
+
+
+def file_name(process: Process) -> str:
+    """As files about it are called: shard-0.2."""
+    return f"{process.name.replace('/', '-')}.{process.life}"
+
 
 @dataclass(slots=True, eq=False)
-class Process:
-    """One life of a role."""
+class Child:
+    """A process that was begun, and the future of its end: wait status."""
 
-    role: str
-    incarnation: int
-    child: asyncio.subprocess.Process
+    process: Process
     log: Path
+    ended: asyncio.Future[int]
+    pid: int = 0
 
     def last_words(self) -> str:
         """The last line it wrote, "" if none."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else ""
 
-    def fate(self) -> str:
+    def fate(self, status: int) -> str:
         """How it ended, in words."""
-        code = self.child.returncode
-        if code is None:
-            return "is running"
+        code = os.waitstatus_to_exitcode(status)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = self.last_words()
         return f"{how}: {words}" if words else how
 
-    async def end(self, patience_s: float = PATIENCE_S) -> None:
-        """Ask it to end, then make it."""
-        if self.child.returncode is None:
-            self.child.terminate()
-        await self.gone(patience_s)
 
-    async def gone(self, patience_s: float) -> None:
-        """Wait until it has ended; kill it if that takes too long."""
-        try:
-            async with asyncio.timeout(patience_s):
-                await self.child.wait()
-        except TimeoutError:
-            self.child.kill()
-            await self.child.wait()
+class Processes:
+    """`core.agent.Hands` for real."""
 
+    def __init__(self, charge: Charge, folder: Path, record: Recorder, ended: Callable[[Process, str, str], None]) -> None:
+        """`ended`: hears of the end of every process, with outcome and words as `core.reports.End`."""
+        self.charge, self.folder, self.record, self.ended = charge, folder, record, ended
+        self.children: dict[Process, Child] = {}
+        self.holds: dict[str, asyncio.Future[None]] = {}
+        """Of roles that a declared fault keeps from starting, until that future is done."""
+        self._felled: dict[Process, str] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._nursery: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
+        for name in ("logs", "journals", "pids", "store"):
+            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-async def start(errand: Errand) -> Process:
-    """Start a role's process.  Raises StartError."""
-    name = f"{errand.own.name.replace('/', '-')}.{errand.own.incarnation}"
-    log = errand.folder / "logs" / f"{name}.log"
-    # -P: the user's own folder may hold a `models/` too; it must not hide ours.
-    command = [sys.executable, "-P", "-m", "exec.role", *errand.arguments()]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}
-    try:
-        with log.open("wb") as output:
-            child = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
-            )
-    except OSError as error:
-        raise StartError(f"{errand.own.name} cannot start: {error}") from error
-    return Process(errand.own.name, errand.own.incarnation, child, log)
+    # core.agent.Hands
+
+    def start(self, process: Process) -> None:
+        task = asyncio.ensure_future(self._start(process))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    def kill(self, process: Process) -> None:
+        self.signal(process, signal.SIGKILL)
+
+    def held(self, process: Process) -> bool:
+        hold = self.holds.get(process.name)
+        return process not in self.children and hold is not None and not hold.done()
+
+    # exec.chaos.Victims
+
+    def roles(self) -> list[str]:
+        return [process.name for process in self.children]
+
+    def signal_role(self, role: str, number: int) -> None:
+        for process, child in self.children.items():
+            if process.name == role and child.pid:
+                os.kill(child.pid, number)  # no pid is given again in the moment before we hear of its end
+
+    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
+        self.holds[role] = hold
+        self._felled |= {process: why for process in self.children if process.name == role}
+        self.signal_role(role, number)
+
+    # how
+
+    def signal(self, process: Process, number: int) -> None:
+        """Send a signal to one that runs."""
+        child = self.children.get(process)
+        if child is not None and not child.ended.done():
+            self._tell(key=file_name(process), signal=int(number))
+
+    async def _start(self, process: Process) -> None:
+        if (hold := self.holds.get(process.name)) is not None:
+            await asyncio.wait([hold])
+        earlier = [child.ended for known, child in self.children.items() if known.name == process.name]
+        if earlier:
+            await asyncio.wait(earlier)
+        nursery = await self.nursery()
+        child = Child(process, self.folder / "logs" / f"{file_name(process)}.log", asyncio.get_running_loop().create_future())
+        self.children[process] = child
+        errand = json.dumps({"charge": self.charge.to_json(), "folder": str(self.folder), "name": process.name, "life": process.life})
+        self._tell(key=file_name(process), charge=errand, log=str(child.log))
+        assert nursery.stdin is not None
+        await nursery.stdin.drain()
+
+    def _tell(self, **what: Any) -> None:
+        assert self._nursery is not None
+        assert self._nursery.stdin is not None
+        self._nursery.stdin.write(json.dumps(what).encode() + b"\n")
+
+    async def nursery(self) -> asyncio.subprocess.Process:
+        """The nursery, begun anew if it has died; what it forked is dead then too."""
+        if self._nursery is None or self._nursery.returncode is not None:
+            # -P: the user's own folder may hold a `models/` too; it must not hide ours.
+            command = [sys.executable, "-P", "-m", "exec.nursery", str(os.getpid())]
+            environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE", "OPENBLAS_NUM_THREADS": "1"}
+            with (self.folder / "logs" / "nursery.log").open("ab") as log:
+                self._nursery = await asyncio.create_subprocess_exec(
+                    *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+                )
+            self._listening = asyncio.create_task(self._listen(self._nursery))
+        return self._nursery
+
+    async def _listen(self, nursery: asyncio.subprocess.Process) -> None:
+        """What the nursery says, to its end."""
+        assert nursery.stdout is not None
+        async for line in nursery.stdout:
+            said = json.loads(line)
+            by_name = {file_name(process): process for process in self.children}
+            child = self.children.get(by_name.get(said["key"], Process("", 0)))
+            if child is None:
+                continue
+            if "pid" in said:
+                child.pid = said["pid"]
+                self.pid_file(child.process).write_text(f"{child.pid}\n")
+                self.record("started", child.process.name, child.process.life, note=f"process {child.pid}")
+            else:
+                self._ended(child, said["status"])
+        await nursery.wait()
+        for child in list(self.children.values()):
+            self._ended(child, signal.SIGKILL)  # they die with it
+
+    def pid_file(self, process: Process) -> Path:
+        """Where an operator finds the process of a role."""
+        return self.folder / "pids" / process.name.replace("/", "-")
+
+    def _ended(self, child: Child, status: int) -> None:
+        self.children.pop(child.process, None)
+        child.ended.set_result(status)
+        self.pid_file(child.process).unlink(missing_ok=True)
+        code = os.waitstatus_to_exitcode(status)
+        outcome, how = OUTCOMES.get(code, "crashed"), child.fate(status)
+        if why := self._felled.pop(child.process, ""):
+            outcome, how = "fault", why
+        self.record("ended" if outcome == "ended" else "crashed", child.process.name, child.process.life, note=how[:300])
+        self.ended(child.process, outcome, child.last_words() or how if outcome in ("failed", "wrong") else how)
+
+    async def end_all(self) -> None:
+        """Ask everything to end, then make it."""
+        for task in list(self._starting):
+            task.cancel()
+        for process in list(self.children):
+            self.signal(process, signal.SIGTERM)
+        await self._gone(PATIENCE_S)
+        for process in list(self.children):
+            self.signal(process, signal.SIGKILL)
+        await self._gone(PATIENCE_S)
+        if self._nursery is not None and self._nursery.returncode is None:
+            assert self._nursery.stdin is not None
+            self._nursery.stdin.close()
+            await self._nursery.wait()
+        if self._listening is not None:
+            await self._listening
+
+    async def _gone(self, patience_s: float) -> None:
+        left = [child.ended for child in self.children.values()]
+        if left:
+            await asyncio.wait(left, timeout=patience_s)

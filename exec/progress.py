@@ -1,24 +1,91 @@
-"""The live view of a job: updates a second, loss, accuracy, staleness, who is up."""
+"""The job at a glance, as an operator sees it: the live view of the launcher, and the answer of `execctl status`."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from core.job import EVALUATOR
+from core.job import SUPERVISOR, role_kind
+from core.reports import Overview, Status
 from scenarios.units import in_words
 
 if TYPE_CHECKING:
     from exec.launch import Launch
 
-COLOURS = {"starting": "yellow", "ready": "green", "ended": "blue", "dead": "red"}
+COLOURS = {"waiting": "red", "held": "red", "starting": "yellow", "up": "green", "ended": "blue", "given up": "red bold", "silent": "red"}
 WINDOW_S = 5.0
 """Over which updates a second are averaged."""
+
+
+def shards(overview: Overview) -> list[Status]:
+    return [role.status for role in overview.roles if role_kind(role.name) == "shard"]
+
+
+def headline(overview: Overview) -> list[str]:
+    """Updates, loss, accuracy and staleness of now."""
+    updates = min((status.updates for status in shards(overview)), default=0)
+    staleness = sum(status.staleness for status in shards(overview)) / max(1, len(shards(overview)))
+    quality = next((role.status for role in overview.roles if role.status.loss is not None), Status())
+    return [
+        f"{overview.phase} {in_words(overview.now_s)}" + (f": {overview.reason}" if overview.reason else ""),
+        f"{updates:,} updates",
+        f"loss {quality.loss:.4f}" if quality.loss is not None else "loss -",
+        f"accuracy {quality.accuracy:.4f}" if quality.accuracy is not None else "accuracy -",
+        f"staleness {staleness:.1f}",
+    ]
+
+
+def as_table(overview: Overview, folder: Path) -> RenderableType:
+    """Everything the supervisor knows."""
+    head = Table.grid(padding=(0, 3))
+    head.add_row(*headline(overview))
+    roles = Table("role", "state", "life", "machine", "process", "heard", "updates", "note", box=None)
+    for role in overview.roles:
+        roles.add_row(
+            role.name, Text(role.state, COLOURS.get(role.state, "")), str(role.life), role.machine, str(pid(folder, role.name) or ""),
+            f"{role.quiet_s:.1f} s ago", f"{role.status.updates:,}", role.note,
+        )  # fmt: skip
+    machines = Table("machine", "host", "state", "cores", "GPUs", "memory", "heard", box=None)
+    for machine in overview.machines:
+        memory = f"{machine.capacity.memory_bytes / 1e9:.0f} GB"
+        machines.add_row(
+            machine.name, machine.host, Text(machine.state, COLOURS.get(machine.state, "")), str(machine.capacity.cores),
+            str(machine.capacity.gpus), memory, f"{machine.quiet_s:.1f} s ago",
+        )  # fmt: skip
+    return Group(head, roles, machines)
+
+
+def to_json(overview: Overview, folder: Path) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "phase": overview.phase, "verdict": overview.verdict, "reason": overview.reason, "seconds": overview.now_s,
+        "supervisor": {"process": pid(folder, SUPERVISOR)},
+        "roles": {
+            role.name: {
+                "state": role.state, "life": role.life, "machine": role.machine, "process": pid(folder, role.name),
+                "quiet_seconds": role.quiet_s, "updates": role.status.updates, "finished": role.status.finished,
+                "synced": role.status.synced, "staleness": role.status.staleness, "loss": role.status.loss,
+                "accuracy": role.status.accuracy, "note": role.note,
+            }
+            for role in overview.roles
+        },
+        "machines": {
+            machine.name: {"host": machine.host, "state": machine.state, "quiet_seconds": machine.quiet_s, **machine.capacity._asdict()}
+            for machine in overview.machines
+        },
+    }  # fmt: skip
+
+
+def pid(folder: Path, role: str) -> int | None:
+    """Its process, where that is of a machine that shares the run folder."""
+    path = folder / "pids" / role.replace("/", "-")
+    return int(path.read_text()) if path.exists() else None
 
 
 class Progress:
@@ -29,21 +96,17 @@ class Progress:
         self._history: deque[tuple[float, int]] = deque()
 
     def __rich__(self) -> RenderableType:
-        seen = self.launched.seen
-        shards = [one.status for role, one in seen.items() if role.startswith("shard/")]
-        updates = min((status.updates for status in shards), default=0)
-        staleness = sum(status.staleness for status in shards) / max(1, len(shards))
-        quality = seen[EVALUATOR].status
+        overview = self.launched.seen
+        if overview is None:
+            return Text("starting: no word from the supervisor yet")
+        updates = min((status.updates for status in shards(overview)), default=0)
         table = Table.grid(padding=(0, 3))
-        table.add_row(
-            f"{in_words(self.launched.elapsed())}",
-            f"{updates:,} updates, {self.rate(updates):.4g}/s",
-            f"loss {quality.loss:.4f}" if quality.HasField("loss") else "loss -",
-            f"accuracy {quality.accuracy:.4f}" if quality.HasField("accuracy") else "accuracy -",
-            f"staleness {staleness:.1f}",
+        table.add_row(*headline(overview), f"{self.rate(updates):.4g}/s")
+        roles = Text("  ").join(
+            Text(f"{role.name}{f'#{role.life}' if role.life > 1 else ''}", COLOURS.get(role.state, "")) for role in overview.roles
         )
-        roles = Text("  ").join(Text(role, COLOURS[one.state]) for role, one in seen.items())
-        return Group(table, roles)
+        waiting = [Text(f"{role.name}: {role.note}", "yellow") for role in overview.roles if role.state == "waiting" and role.note]
+        return Group(table, roles, *waiting[:5])
 
     def rate(self, updates: int) -> float:
         now = time.monotonic()
@@ -51,4 +114,4 @@ class Progress:
         while self._history[0][0] < now - WINDOW_S:
             self._history.popleft()
         then, before = self._history[0]
-        return (updates - before) / (now - then) if now > then else 0.0
+        return max(0.0, (updates - before) / (now - then)) if now > then else 0.0

@@ -1,162 +1,115 @@
-"""One role of a job as a process of its own: `python -P -m exec.role …`, started by the launcher and nobody else.
-
-It makes its part of the plan, attends to the launcher, and runs the protocol of `core` on a real node.
-"""
+"""One life of a role as a process: forked by the nursery, running what `core/roles.py` says on a real host."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
+import signal
 import sys
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from core.downpour import replica
-from core.evaluator import Final, evaluator
-from core.job import EVALUATOR, role_number
+from core.attendance import Outlived
+from core.evaluator import Final
+from core.job import SUPERVISOR
 from core.journal import Journal, one_line
 from core.messages import Refused
+from core.node import StoreFailed
+from core.reports import Process
+from core.roles import Promoted, live as live_role
 from core.shard import Shard
 from core.work import Diverged
-from exec.codec import Identity, Payload
-from exec.control import Attendant, Orphaned, attend
-from exec.device import keep_memory
+from exec import addresses
+from exec.chaos import Interference
+from exec.codec import DTYPES, Identity, Payload, dtype_of
 from exec.host import Host
-from exec.wire import control_pb2 as wire
+from exec.jobfile import Charge
+from exec.processes import file_name
+from exec.store import FileStore
 from models.errors import InputError
 from report.exits import Exit
 from report.folder import RunFolder
-from report.tally import Tally
-from scenarios.load import ScenarioError, load
+from scenarios.load import ScenarioError
 from scenarios.plan import Plan, plan
 
-STATUS_EVERY_S = 0.25
 
+def live(errand: str) -> int:
+    """What a process from the nursery does; exit codes as `report/exits.py`, and the last line of its log says why."""
+    import setproctitle
 
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """What the launcher tells a process on its command line."""
-
-    scenario: str
-    overrides: tuple[str, ...]
-    folder: Path
-    launcher: str
-    own: Identity
-    device: str
-
-    def arguments(self) -> list[str]:
-        """The command line that `read` reads."""
-        overrides = [f"--set={override}" for override in self.overrides]
-        return [
-            f"--folder={self.folder}", f"--launcher={self.launcher}", f"--job={self.own.job}", f"--role={self.own.name}",
-            f"--incarnation={self.own.incarnation}", f"--device={self.device}", *overrides, "--", self.scenario,
-        ]  # fmt: skip
-
-    @classmethod
-    def read(cls, arguments: list[str]) -> Errand:
-        parser = argparse.ArgumentParser(prog="exec.role")
-        for name in ("--folder", "--launcher", "--job", "--role", "--incarnation", "--device"):
-            parser.add_argument(name, required=True)
-        parser.add_argument("--set", action="append", default=[])
-        parser.add_argument("scenario")
-        told = parser.parse_args(arguments)
-        own = Identity(told.job, told.role, int(told.incarnation))
-        return cls(told.scenario, tuple(told.set), Path(told.folder), told.launcher, own, told.device)
-
-
-def main() -> None:
-    """Exit codes as `report/exits.py`; what went wrong is the last line of standard error."""
-    keep_memory()
-    errand = Errand.read(sys.argv[1:])
+    told = json.loads(errand)
+    charge, folder, process = Charge.from_json(told["charge"]), Path(told["folder"]), Process(told["name"], told["life"])
+    setproctitle.setproctitle(f"execctl role={process.name} life={process.life} job={charge.job.job[:8]}")
     try:
-        made = plan(load(errand.scenario, errand.overrides), real=True, device=errand.device)
+        made = plan(charge.job.load(), real=True, device=charge.job.device)
     except (ScenarioError, InputError) as error:
-        sys.exit(f"{error}")
-    path = errand.folder / RunFolder.JOURNALS / f"{errand.own.name.replace('/', '-')}.{errand.own.incarnation}.tsv"
-    with path.open("wb") as file:
-        asyncio.run(live(errand, made, Journal(file, prompt=True)))
+        sys.stderr.write(f"{one_line(str(error))}\n")
+        return Exit.WRONG_INPUT
+    return asyncio.run(lives(charge, folder, process, made))
 
 
-async def live(errand: Errand, made: Plan, journal: Journal) -> None:
-    """This life, from its first report to its last."""
-    tally = Tally()
-    tally.attach(journal)
-    async with Host(errand.own, journal, deadline_s=made.job.deadline_s, seed=made.scenario.seed) as host:
-        address = serve(host, made) if errand.own.name.startswith("shard/") else ""
-        async with attend(errand.launcher, errand.own, address) as attendant:
-            beside = [asyncio.create_task(attendant.obey()), asyncio.create_task(tell(attendant, tally)), host.failure]
-            exit_code, reason = await until_first_ends(protocol(errand, made, host, attendant), beside)
-            if reason:
-                host.record("failed" if exit_code else "ended", "", 0, 0.0, one_line(reason))
-                sys.stderr.write(one_line(reason) + "\n")
-            await attendant.report(ended=wire.Ended(exit=exit_code, reason=reason))
-            for one in beside:  # not before the last report: cancelling a read ends the stream
-                one.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-    if exit_code:
-        sys.exit(exit_code)
-
-
-def serve(host: Host, made: Plan) -> str:
-    """Begin to serve this shard's slice; its address."""
-    part = made.job.shards[role_number(host.name)].part
-    parameters = made.network.initial()[part].clone()
-    return host.serve(Shard(host, made.job, parameters, made.rule()), Payload(parameters.dtype, parameters.nbytes))
-
-
-async def protocol(errand: Errand, made: Plan, host: Host, attendant: Attendant) -> None:
-    """What this role does once everybody is there."""
-    begin = await attendant.begun
-    host.begin(begin.began_at)
-    for peer, address in begin.addresses.items():
-        host.introduce(peer, address)
-    if host.name == EVALUATOR:
-        final: Final = await evaluator(host, made.job, made.network, attendant.concluded)
-        made.save(final.parameters, RunFolder.model_in(errand.folder))
-    elif host.name.startswith("replica/"):
-        await replica(host, made.job, made.network, made.data(role_number(host.name), host.incarnation))
-    else:
-        await attendant.concluded.wait()
-
-
-async def until_first_ends(role: Coroutine[Any, Any, None], beside: Sequence[asyncio.Future[None]]) -> tuple[int, str]:
-    """Run the role beside what must go on with it; the exit code, and why if there is something to say."""
-    running = asyncio.create_task(role)
-    try:
-        ended, _ = await asyncio.wait([running, *beside], return_when=asyncio.FIRST_COMPLETED)
-        for one in ended:
-            one.result()
-    except Diverged as error:
-        return Exit.FAILED, str(error)
-    except InputError as error:
-        return Exit.WRONG_INPUT, str(error)
-    except Refused as error:
-        return Exit.DONE, f"refused: {error}"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    return Exit.DONE, ""
-
-
-async def tell(attendant: Attendant, tally: Tally) -> None:
-    """Report how it goes, now and then."""
+async def lives(charge: Charge, folder: Path, process: Process, made: Plan) -> int:
+    """One life after another: a mirror that is promoted lives on as the shard."""
+    inherited: Shard | None = None
     while True:
-        await asyncio.sleep(STATUS_EVERY_S)
-        last = tally.curve[-1] if tally.curve else None
-        await attendant.report(
-            status=wire.Status(
-                updates=tally.updates,
-                staleness=tally.mean_staleness(),
-                loss=last.loss if last else None,
-                accuracy=last.accuracy if last else None,
-            )
-        )
+        ended = await life(charge, folder, process, made, inherited)
+        if not isinstance(ended, Promoted):
+            return ended
+        process, inherited = Process(ended.role, ended.life), ended.shard
 
 
-if __name__ == "__main__":
+async def life(charge: Charge, folder: Path, process: Process, made: Plan, inherited: Shard | None) -> int | Promoted:
+    """To its end, or until the agent ends it; the exit code, if the process has no further life."""
+    job, scenario = charge.job, made.scenario
+    own = Identity(job.job, process.name, process.life)
+    store = FileStore(folder / "store" / process.name.replace("/", "-"), process.life)
+    with (folder / RunFolder.JOURNALS / f"{file_name(process)}.tsv").open("wb") as file:
+        async with Host(
+            own, Journal(file, prompt=True), deadline_s=made.job.deadline_s, timings=made.job.timings, launched_at=job.launched_at,
+            seed=scenario.seed, store=store, bind=addresses.towards(job.supervisor), credentials=charge.credentials,
+            limits=limits(made, process.name), shared_memory=scenario.exec.shared_memory,
+            interference=Interference.of(scenario, process.name, process.life, f"machine/{charge.number}"),
+        ) as host:  # fmt: skip
+            host.introduce(SUPERVISOR, 0, job.supervisor)
+            living = asyncio.ensure_future(live_role(host, made, inherited))
+            leaving = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: leaving.done() or leaving.set_result(None))
+            await asyncio.wait([living, leaving, host.failure], return_when=asyncio.FIRST_COMPLETED)
+            if host.failure.done():
+                host.failure.result()
+            if not living.done():
+                living.cancel()
+                return Exit.DONE
+            code, reason, result = outcome(living)
+            if reason:
+                host.record("failed" if code else "ended", note=one_line(reason))
+                sys.stderr.write(f"{one_line(reason, 1000)}\n")
+            if isinstance(result, Final):
+                made.save(result.parameters, RunFolder.model_in(folder))
+            await asyncio.to_thread(store.close)
+            return result if isinstance(result, Promoted) else code
+
+
+def outcome(living: asyncio.Future[Final | Promoted | None]) -> tuple[int, str, Final | Promoted | None]:
+    """Exit code, reason if there is something to say, and what it leaves."""
     try:
-        main()
-    except Orphaned as orphaned:
-        sys.exit(f"{orphaned}")
+        return Exit.DONE, "", living.result()
+    except Diverged as error:
+        return Exit.FAILED, str(error), None
+    except StoreFailed as error:
+        return Exit.NOT_WRITTEN, str(error), None
+    except InputError as error:
+        return Exit.WRONG_INPUT, str(error), None
+    except (Refused, Outlived) as error:
+        return Exit.DONE, f"refused: {error}", None
+
+
+def limits(made: Plan, role: str) -> tuple[Payload, ...]:
+    """What a shard or mirror takes in: vectors of its slice, in the type in which they travel, and in which they are kept."""
+    kind, _, number = role.partition("/")
+    if kind not in ("shard", "mirror"):
+        return ()
+    parameters = made.network.initial()[made.job.shards[int(number)].part]
+    kept = Payload(dtype_of(parameters), parameters.nbytes)
+    if made.job.wire == "float32":
+        return (kept,)
+    return kept, Payload(made.job.wire, len(parameters) * DTYPES[made.job.wire])

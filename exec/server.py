@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
-import torch
 
 from core.messages import Refusal, Reply, Request, Sender, misaddressed
+from exec import addresses
+from exec.certificates import Credentials
 from exec.codec import Call, Fault, Identity, Malformed, Payload, decode_request, encode_misaddressed, encode_reply
-from exec.transport import METHOD, SERVER_OPTIONS, collect, end_here, message, next_header
+from exec.transport import METHOD, SERVER_OPTIONS, end_here, message, next_header
 
 
 class AddressInUse(OSError):
@@ -40,14 +41,18 @@ class ServerFailed(Exception):
     """The core's server raised: its state may be half changed, so it serves nobody any more."""
 
 
+class NotDurable(Exception):
+    """The request was carried out, and what was promised of it cannot be kept: nobody may be told."""
+
+
 @dataclass(slots=True)
 class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Answers calls for one life of a role."""
 
     own: Identity
     handler: Handler
-    limit: Payload
-    """The type of payload that is taken in, and its greatest length."""
+    limits: tuple[Payload, ...]
+    """The types of payload that are taken in, each with its greatest length."""
 
     def service(self, details: Any) -> Any:
         return grpc.stream_stream_rpc_method_handler(self.answer) if details.method == METHOD else None
@@ -71,6 +76,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             # The caller went away, its deadline passed, or a message was beyond gRPC's own limit: nobody is left to tell.
             self.handler.refused(Fault.BROKEN, peer, "the request broke off")
             return
+        except NotDurable as failure:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"{self.own.name}: {failure}")
         except ServerFailed as failure:
             context.abort(grpc.StatusCode.INTERNAL, f"{self.own.name} failed: {failure}")
         yield from self.told(encode_reply(self.own, reply), reply.payload)
@@ -80,40 +87,54 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         if call.payload is None:
             end_here(messages)
             return self.handler.handle(call.request(None), call.sender, len(header))
+        from exec.tensors import collect
+
         self.check(call.payload)
         request = call.request(collect(messages, call.payload))
         return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
 
     def check(self, payload: Payload) -> None:
-        if payload.dtype != self.limit.dtype:
-            raise Malformed(Fault.DTYPE, f"a payload of {payload.dtype}; {self.own.name} takes {self.limit.dtype}")
-        if payload.nbytes > self.limit.nbytes:
-            reason = f"a payload of {payload.nbytes} bytes; {self.own.name} takes {self.limit.nbytes}"
+        limit = next((limit for limit in self.limits if limit.dtype == payload.dtype), None)
+        if limit is None:
+            taken = " or ".join(limit.dtype for limit in self.limits) or "none"
+            raise Malformed(Fault.DTYPE, f"a payload of {payload.dtype}; {self.own.name} takes {taken}")
+        if payload.nbytes > limit.nbytes:
+            reason = f"a payload of {payload.nbytes} bytes; {self.own.name} takes {limit.nbytes}"
             raise Malformed(Fault.OVERSIZED, reason)
 
-    def told(self, header: bytes, vector: torch.Tensor | None) -> Iterator[bytes]:
+    def told(self, header: bytes, vector: Any) -> Iterator[bytes]:
         self.handler.answered(len(header) + (0 if vector is None else vector.nbytes))
         return message(header, vector)
 
 
 class Listener:
-    """A gRPC server with one door, at a port of this machine's loopback."""
+    """A gRPC server with one door, at one address of this machine and no other."""
 
-    def __init__(self, own: Identity, handler: Handler, limit: Payload, *, port: int, calls_at_once: int) -> None:
-        """Listens from here on.  Raises AddressInUse."""
+    def __init__(
+        self, own: Identity, handler: Handler, limits: tuple[Payload, ...], *, bind: str, port: int, credentials: Credentials | None,
+        calls_at_once: int,
+    ) -> None:  # fmt: skip
+        """Listens from here on.  Raises AddressInUse, and ValueError for an address that others reach without credentials."""
+        if credentials is None and not addresses.is_loopback(bind):
+            raise ValueError(f"{own.name} would serve at {bind} without certificates; only loopback addresses may go without")
         self.threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="serving")
         self.server = grpc.server(
             self.threads,
-            handlers=(Door(own, handler, limit),),
+            handlers=(Door(own, handler, limits),),
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=calls_at_once,
         )
+        at = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
         try:
-            bound = self.server.add_insecure_port(f"127.0.0.1:{port}")
+            if credentials is None:
+                bound = self.server.add_insecure_port(at)
+            else:
+                shown = grpc.ssl_server_credentials([(credentials.key, credentials.certificate)], credentials.ca, require_client_auth=True)
+                bound = self.server.add_secure_port(at, shown)
         except RuntimeError as error:
             self.threads.shutdown()
-            raise AddressInUse(f"{own.name} cannot serve at port {port} of 127.0.0.1: it is in use") from error
-        self.address = f"127.0.0.1:{bound}"
+            raise AddressInUse(f"{own.name} cannot serve at port {port} of {bind}: it is in use, or no address of this machine") from error
+        self.address = at.removesuffix(f":{port}") + f":{bound}"
         self.server.start()
 
     def close(self) -> None:

@@ -6,13 +6,11 @@ grpcio takes only `bytes`, so one copy out is unavoidable; chunks are cut while 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-
-from exec.codec import Fault, Malformed, Payload
+from exec.codec import Fault, Malformed
 
 METHOD = "/distbelief.Node/Call"
 
@@ -20,11 +18,8 @@ CHUNK = 1 << 20
 """Bytes of every chunk but the last.  From 256 KiB to 4 MiB the rate is the same, at 64 KiB half of it (bench/wire.py)."""
 MESSAGE_LIMIT = 4 << 20
 """Bytes of one gRPC message, beyond which gRPC itself ends the call: four times what we send."""
-HEADER_LIMIT = 1 << 16
-"""Bytes of an envelope: its texts are held to a thousand characters each."""
-
-KEEPALIVE_MS = 1000
-"""Without it a pulled cable is noticed at the deadline of a call only; with it, in 1.25 s."""
+HEADER_LIMIT = 1 << 20
+"""Bytes of an envelope: a roster, a piece of a file, the manifest of a snapshot with a line for every replica."""
 
 COMMON_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -33,18 +28,23 @@ COMMON_OPTIONS = (
 SERVER_OPTIONS = (
     *COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),  # else two processes could share a port, and calls would reach either
-    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10),
     ("grpc.http2.max_ping_strikes", 0),  # else keepalive ends healthy calls with "Too many pings"
 )
-CLIENT_OPTIONS = (
-    *COMMON_OPTIONS,
-    ("grpc.enable_retries", 0),  # repetition is the protocol's, by the push's sequence
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each channel
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-)
+
+
+def client_options(keepalive_s: float) -> tuple[tuple[str, Any], ...]:
+    """Without keepalive a pulled cable is noticed at the deadline of a call only; with 1 s, in 1.25 s."""
+    return (
+        *COMMON_OPTIONS,
+        ("grpc.enable_retries", 0),  # repetition is the protocol's, by the push's sequence
+        ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each channel
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.keepalive_time_ms", max(10, round(keepalive_s * 1000))),
+        ("grpc.keepalive_timeout_ms", max(10, round(keepalive_s * 1000))),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
 
 
 @dataclass(slots=True)
@@ -59,54 +59,12 @@ class Traffic:
         self.nbytes += nbytes
 
 
-class Pieces:
-    """A payload in the chunks it came in: a vector that is only read, a slice at a time.
-
-    A rule takes a gradient block by block, and a block of float32 is a chunk (`core.vector.BLOCK`), so the chunks need not
-    be copied together first; a slice that crosses chunks is.  Nobody else holds them: it may be kept.
-    """
-
-    __slots__ = ("chunks", "dtype", "nbytes")
-
-    def __init__(self, chunks: list[bytes], payload: Payload) -> None:
-        self.chunks, self.dtype, self.nbytes = chunks, payload.dtype, payload.nbytes
-
-    def __len__(self) -> int:
-        return self.nbytes // self.dtype.itemsize
-
-    def __getitem__(self, part: slice) -> torch.Tensor:
-        start, stop, step = part.indices(len(self))
-        assert step == 1, "a vector is cut into pieces, not sampled"
-        if start >= stop:
-            return torch.empty(0, dtype=self.dtype)
-        first, last = start * self.dtype.itemsize // CHUNK, (stop * self.dtype.itemsize - 1) // CHUNK
-        memory = self.chunks[first] if first == last else b"".join(self.chunks[first : last + 1])
-        return torch.frombuffer(memory, dtype=self.dtype, count=stop - start, offset=start * self.dtype.itemsize - first * CHUNK)
-
-
-with warnings.catch_warnings():
-    # torch says once that it cannot keep us from writing into bytes.  We only read.
-    warnings.simplefilter("ignore")
-    torch.frombuffer(b"read-only", dtype=torch.uint8)
-
-
-def raw(vector: torch.Tensor) -> memoryview:
-    """The vector's own memory, as bytes."""
-    assert vector.device.type == "cpu", "a vector of another device must be copied to the CPU first"
-    return vector.view(torch.uint8).numpy().data
-
-
-def chunks(vector: torch.Tensor) -> Iterator[bytes]:
-    """Cut a vector into what grpcio takes."""
-    memory = raw(vector)
-    for start in range(0, len(memory), CHUNK):
-        yield bytes(memory[start : start + CHUNK])
-
-
-def message(header: bytes, vector: torch.Tensor | None) -> Iterator[bytes]:
+def message(header: bytes, vector: Any) -> Iterator[bytes]:
     """An envelope and its payload."""
     yield header
     if vector is not None:
+        from exec.tensors import chunks
+
         yield from chunks(vector)
 
 
@@ -118,19 +76,6 @@ def next_header(messages: Iterator[bytes]) -> bytes:
     if len(header) > HEADER_LIMIT:
         raise Malformed(Fault.OVERSIZED, f"an envelope of {len(header)} bytes; the limit is {HEADER_LIMIT}")
     return header
-
-
-def collect(messages: Iterator[bytes], payload: Payload) -> Pieces:
-    """The rest of a stream as it came.  Raises Malformed."""
-    return Pieces(list(whole_chunks(messages, payload.nbytes)), payload)
-
-
-def receive(messages: Iterator[bytes], into: torch.Tensor) -> None:
-    """Fill a vector with the rest of a stream.  Raises Malformed."""
-    memory, filled = raw(into), 0
-    for chunk in whole_chunks(messages, into.nbytes):
-        memory[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
 
 
 def whole_chunks(messages: Iterator[bytes], nbytes: int) -> Iterator[bytes]:

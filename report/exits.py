@@ -35,6 +35,9 @@ class StartError(Exception):
     """A process could not start, or a port is taken; the message says which and why."""
 
 
+OF_VERDICT: dict[str, type[Exception]] = {"wrong": InputError, "unstarted": StartError}
+"""How a job that never trained, or not on what was meant, is told of."""
+
 OF_STATUS = {"done": Exit.DONE, "failed": Exit.FAILED, "interrupted": Exit.INTERRUPTED}
 
 

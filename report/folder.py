@@ -21,23 +21,29 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def new(cls, path: Path) -> RunFolder:
+        """Raises FolderError."""
+        folder = cls(path)
         try:
             path.mkdir(parents=True, mode=0o700, exist_ok=True)
         except OSError as error:
             raise FolderError(f"cannot make the run folder {path}: {error.strerror}") from None
-        if self.journal.exists() or self.summary.exists():
+        if folder.journal.exists() or folder.summary.exists() or (path / folder.JOURNALS).exists():
             raise FolderError(f"{path} holds a run already; choose another --out")
+        return folder
 
     @classmethod
     def fresh(cls, scenario: str, world: str, out: Path | None) -> RunFolder:
         """`out` itself, or a new folder under runs/ named after the scenario, the world and the time."""
         if out is not None:
-            return cls(out)
+            return cls.new(out)
         name = f"{scenario}-{world}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         for attempt in range(1000):
             path = Path("runs") / (name if not attempt else f"{name}-{attempt}")
             if not path.exists():
-                return cls(path)
+                return cls.new(path)
         raise FolderError(f"runs/{name} and a thousand more are taken")
 
     @property

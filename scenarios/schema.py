@@ -247,6 +247,10 @@ class Placement(Table):
     """How many; left out: one where `on` is local, else all there are.  More than one local machine are so many agents here."""
     hosts: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """For ssh: where to."""
+    through: Annotated[tuple[str, ...], Field(strict=False)] = ("ssh", "-o", "BatchMode=yes", "{host}")
+    """For ssh: the command that leads there; an agent's own follows."""
+    python: str | None = None
+    """Of the machines, with this package installed; left out: the path of the launcher's own."""
     storage: Literal["auto", "machine"] = "auto"
     """Do machines see each other's files?  "auto": those that see the run folder do; "machine": each keeps its own."""
     shard: Needs = Needs()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65xec/wire/distbelief.proto\x12\ndistbelief\",\n\x07Payload\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\xba\x02\n\x0fRequestEnvelope\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x16\n\x0e\x61\x64\x64ressee_life\x18\x04 \x01(\x04\x12$\n\x07payload\x18\x05 \x01(\x0b\x32\x13.distbelief.Payload\x12 \n\x04join\x18\x08 \x01(\x0b\x32\x10.distbelief.JoinH\x00\x12\"\n\x05\x66\x65tch\x18\t \x01(\x0b\x32\x11.distbelief.FetchH\x00\x12 \n\x04push\x18\n \x01(\x0b\x32\x10.distbelief.PushH\x00\x12\x1e\n\x03\x61sk\x18\x0b \x01(\x0b\x32\x0f.distbelief.AskH\x00\x12$\n\x06\x66inish\x18\x0c \x01(\x0b\x32\x12.distbelief.FinishH\x00\x42\t\n\x07request\"\x06\n\x04Join\"\x07\n\x05\x46\x65tch\"N\n\x04Push\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgradients\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x10\n\x08\x62\x61sed_on\x18\x04 \x01(\x04\"\x05\n\x03\x41sk\"\x18\n\x06\x46inish\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xdf\x02\n\rReplyEnvelope\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04life\x18\x02 \x01(\x04\x12$\n\x07payload\x18\x03 \x01(\x0b\x32\x13.distbelief.Payload\x12(\n\x08progress\x18\x08 \x01(\x0b\x32\x14.distbelief.ProgressH\x00\x12,\n\nparameters\x18\t \x01(\x0b\x32\x16.distbelief.ParametersH\x00\x12(\n\x08\x61\x63\x63\x65pted\x18\n \x01(\x0b\x32\x14.distbelief.AcceptedH\x00\x12(\n\x08\x66inished\x18\x0b \x01(\x0b\x32\x14.distbelief.FinishedH\x00\x12&\n\x07refusal\x18\x0c \x01(\x0b\x32\x13.distbelief.RefusalH\x00\x12\x30\n\x0cmisaddressed\x18\r \x01(\x0b\x32\x18.distbelief.MisaddressedH\x00\x42\x07\n\x05reply\">\n\x08Progress\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x10\n\x08\x66inished\x18\x03 \x01(\t\"4\n\nParameters\x12&\n\x08progress\x18\x01 \x01(\x0b\x32\x14.distbelief.Progress\"\x1b\n\x08\x41\x63\x63\x65pted\x12\x0f\n\x07updates\x18\x01 \x01(\x04\"\x1a\n\x08\x46inished\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1e\n\x0cMisaddressed\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65xec/wire/distbelief.proto\x12\ndistbelief\",\n\x07Payload\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\xd2\x03\n\x0fRequestEnvelope\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x16\n\x0e\x61\x64\x64ressee_life\x18\x04 \x01(\x04\x12$\n\x07payload\x18\x05 \x01(\x0b\x32\x13.distbelief.Payload\x12 \n\x04join\x18\x08 \x01(\x0b\x32\x10.distbelief.JoinH\x00\x12\"\n\x05\x66\x65tch\x18\t \x01(\x0b\x32\x11.distbelief.FetchH\x00\x12 \n\x04push\x18\n \x01(\x0b\x32\x10.distbelief.PushH\x00\x12\x1e\n\x03\x61sk\x18\x0b \x01(\x0b\x32\x0f.distbelief.AskH\x00\x12$\n\x06\x66inish\x18\x0c \x01(\x0b\x32\x12.distbelief.FinishH\x00\x12 \n\x04\x63opy\x18\r \x01(\x0b\x32\x10.distbelief.CopyH\x00\x12&\n\x07install\x18\x0e \x01(\x0b\x32\x13.distbelief.InstallH\x00\x12\"\n\x05relay\x18\x0f \x01(\x0b\x32\x11.distbelief.RelayH\x00\x12(\n\x08\x64ocument\x18\x10 \x01(\x0b\x32\x14.distbelief.DocumentH\x00\x42\t\n\x07request\"\x06\n\x04Join\"\x07\n\x05\x46\x65tch\"N\n\x04Push\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x11\n\tgradients\x18\x02 \x01(\x04\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x10\n\x08\x62\x61sed_on\x18\x04 \x01(\x04\"\x05\n\x03\x41sk\"\x18\n\x06\x46inish\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x86\x01\n\x04\x43opy\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x0c\n\x04life\x18\x03 \x01(\x04\x12 \n\x04push\x18\x04 \x01(\x0b\x32\x10.distbelief.PushH\x00\x12$\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x12.distbelief.FinishH\x00\x42\x08\n\x06\x63hange\")\n\x07Install\x12\x10\n\x08manifest\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"3\n\x05Relay\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"&\n\x08\x44ocument\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\x0c\"\xd7\x03\n\rReplyEnvelope\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04life\x18\x02 \x01(\x04\x12$\n\x07payload\x18\x03 \x01(\x0b\x32\x13.distbelief.Payload\x12(\n\x08progress\x18\x08 \x01(\x0b\x32\x14.distbelief.ProgressH\x00\x12,\n\nparameters\x18\t \x01(\x0b\x32\x16.distbelief.ParametersH\x00\x12(\n\x08\x61\x63\x63\x65pted\x18\n \x01(\x0b\x32\x14.distbelief.AcceptedH\x00\x12(\n\x08\x66inished\x18\x0b \x01(\x0b\x32\x14.distbelief.FinishedH\x00\x12&\n\x07refusal\x18\x0c \x01(\x0b\x32\x13.distbelief.RefusalH\x00\x12\x30\n\x0cmisaddressed\x18\r \x01(\x0b\x32\x18.distbelief.MisaddressedH\x00\x12$\n\x06\x62\x65hind\x18\x0e \x01(\x0b\x32\x12.distbelief.BehindH\x00\x12&\n\x07relayed\x18\x0f \x01(\x0b\x32\x13.distbelief.RelayedH\x00\x12(\n\x08\x64ocument\x18\x10 \x01(\x0b\x32\x14.distbelief.DocumentH\x00\x42\x07\n\x05reply\">\n\x08Progress\x12\x0f\n\x07updates\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x10\n\x08\x66inished\x18\x03 \x01(\t\"4\n\nParameters\x12&\n\x08progress\x18\x01 \x01(\x0b\x32\x14.distbelief.Progress\"\x1b\n\x08\x41\x63\x63\x65pted\x12\x0f\n\x07updates\x18\x01 \x01(\x04\"\x1a\n\x08\x46inished\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1e\n\x0cMisaddressed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x08\n\x06\x42\x65hind\"\x1d\n\x07Relayed\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYLOAD']._serialized_start=42
   _globals['_PAYLOAD']._serialized_end=86
   _globals['_REQUESTENVELOPE']._serialized_start=89
-  _globals['_REQUESTENVELOPE']._serialized_end=403
-  _globals['_JOIN']._serialized_start=405
-  _globals['_JOIN']._serialized_end=411
-  _globals['_FETCH']._serialized_start=413
-  _globals['_FETCH']._serialized_end=420
-  _globals['_PUSH']._serialized_start=422
-  _globals['_PUSH']._serialized_end=500
-  _globals['_ASK']._serialized_start=502
-  _globals['_ASK']._serialized_end=507
-  _globals['_FINISH']._serialized_start=509
-  _globals['_FINISH']._serialized_end=533
-  _globals['_REPLYENVELOPE']._serialized_start=536
-  _globals['_REPLYENVELOPE']._serialized_end=887
-  _globals['_PROGRESS']._serialized_start=889
-  _globals['_PROGRESS']._serialized_end=951
-  _globals['_PARAMETERS']._serialized_start=953
-  _globals['_PARAMETERS']._serialized_end=1005
-  _globals['_ACCEPTED']._serialized_start=1007
-  _globals['_ACCEPTED']._serialized_end=1034
-  _globals['_FINISHED']._serialized_start=1036
-  _globals['_FINISHED']._serialized_end=1062
-  _globals['_REFUSAL']._serialized_start=1064
-  _globals['_REFUSAL']._serialized_end=1089
-  _globals['_MISADDRESSED']._serialized_start=1091
-  _globals['_MISADDRESSED']._serialized_end=1121
+  _globals['_REQUESTENVELOPE']._serialized_end=555
+  _globals['_JOIN']._serialized_start=557
+  _globals['_JOIN']._serialized_end=563
+  _globals['_FETCH']._serialized_start=565
+  _globals['_FETCH']._serialized_end=572
+  _globals['_PUSH']._serialized_start=574
+  _globals['_PUSH']._serialized_end=652
+  _globals['_ASK']._serialized_start=654
+  _globals['_ASK']._serialized_end=659
+  _globals['_FINISH']._serialized_start=661
+  _globals['_FINISH']._serialized_end=685
+  _globals['_COPY']._serialized_start=688
+  _globals['_COPY']._serialized_end=822
+  _globals['_INSTALL']._serialized_start=824
+  _globals['_INSTALL']._serialized_end=865
+  _globals['_RELAY']._serialized_start=867
+  _globals['_RELAY']._serialized_end=918
+  _globals['_DOCUMENT']._serialized_start=920
+  _globals['_DOCUMENT']._serialized_end=958
+  _globals['_REPLYENVELOPE']._serialized_start=961
+  _globals['_REPLYENVELOPE']._serialized_end=1432
+  _globals['_PROGRESS']._serialized_start=1434
+  _globals['_PROGRESS']._serialized_end=1496
+  _globals['_PARAMETERS']._serialized_start=1498
+  _globals['_PARAMETERS']._serialized_end=1550
+  _globals['_ACCEPTED']._serialized_start=1552
+  _globals['_ACCEPTED']._serialized_end=1579
+  _globals['_FINISHED']._serialized_start=1581
+  _globals['_FINISHED']._serialized_end=1607
+  _globals['_REFUSAL']._serialized_start=1609
+  _globals['_REFUSAL']._serialized_end=1634
+  _globals['_MISADDRESSED']._serialized_start=1636
+  _globals['_MISADDRESSED']._serialized_end=1666
+  _globals['_BEHIND']._serialized_start=1668
+  _globals['_BEHIND']._serialized_end=1676
+  _globals['_RELAYED']._serialized_start=1678
+  _globals['_RELAYED']._serialized_end=1707
 # @@protoc_insertion_point(module_scope)

@@ -14,7 +14,7 @@ class Payload(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class RequestEnvelope(_message.Message):
-    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "join", "fetch", "push", "ask", "finish")
+    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,10 @@ class RequestEnvelope(_message.Message):
     PUSH_FIELD_NUMBER: _ClassVar[int]
     ASK_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    INSTALL_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     job: str
     sender: str
     incarnation: int
@@ -35,7 +39,11 @@ class RequestEnvelope(_message.Message):
     push: Push
     ask: Ask
     finish: Finish
-    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    copy: Copy
+    install: Install
+    relay: Relay
+    document: Document
+    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ()
@@ -67,8 +75,48 @@ class Finish(_message.Message):
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
+class Copy(_message.Message):
+    __slots__ = ("number", "sender", "life", "push", "finish")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    sender: str
+    life: int
+    push: Push
+    finish: Finish
+    def __init__(self, number: _Optional[int] = ..., sender: _Optional[str] = ..., life: _Optional[int] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+
+class Install(_message.Message):
+    __slots__ = ("manifest", "name")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    manifest: str
+    name: str
+    def __init__(self, manifest: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class Relay(_message.Message):
+    __slots__ = ("path", "offset", "data")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    offset: int
+    data: bytes
+    def __init__(self, path: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Document(_message.Message):
+    __slots__ = ("kind", "json")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    json: bytes
+    def __init__(self, kind: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
+
 class ReplyEnvelope(_message.Message):
-    __slots__ = ("job", "life", "payload", "progress", "parameters", "accepted", "finished", "refusal", "misaddressed")
+    __slots__ = ("job", "life", "payload", "progress", "parameters", "accepted", "finished", "refusal", "misaddressed", "behind", "relayed", "document")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +126,9 @@ class ReplyEnvelope(_message.Message):
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     MISADDRESSED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     job: str
     life: int
     payload: Payload
@@ -87,7 +138,10 @@ class ReplyEnvelope(_message.Message):
     finished: Finished
     refusal: Refusal
     misaddressed: Misaddressed
-    def __init__(self, job: _Optional[str] = ..., life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., misaddressed: _Optional[_Union[Misaddressed, _Mapping]] = ...) -> None: ...
+    behind: Behind
+    relayed: Relayed
+    document: Document
+    def __init__(self, job: _Optional[str] = ..., life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., misaddressed: _Optional[_Union[Misaddressed, _Mapping]] = ..., behind: _Optional[_Union[Behind, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("updates", "samples", "finished")
@@ -128,3 +182,13 @@ class Misaddressed(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Behind(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Relayed(_message.Message):
+    __slots__ = ("size_bytes",)
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...

@@ -75,7 +75,7 @@ def test_a_machine_whose_name_is_an_address_or_no_dns_name_has_a_certificate_too
 
 @pytest.mark.parametrize("address", ["", "host:8800", "10.0.0.300", "-x", "*.example.org", "a" * 64, "host\n", "a..b", "a.b."])
 def test_what_is_no_address_is_named(authority, address):
-    with pytest.raises(CertificateError, match="machine 'm': .* is no host name and no IP address"):
+    with pytest.raises(CertificateError, match=r"machine 'm': .* is no host name and no IP address"):
         authority.issue("m", [address])
 
 
@@ -291,7 +291,7 @@ def test_an_authority_is_never_written_over(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "ca", "CA", "../up", "a/b", ".hidden", "-x", "a b", "a" * 65])
 def test_a_machine_whose_name_is_no_file_name_is_refused(tmp_path, name):
-    with pytest.raises(CertificateError, match="machine .*: allowed are 64 letters, digits"):
+    with pytest.raises(CertificateError, match=r"machine .*: allowed are 64 letters, digits"):
         write_certificates(tmp_path / "certs", ["node-1", name + "=10.0.0.7"], days=30)
     assert not (tmp_path / "certs").exists()
 
@@ -366,7 +366,7 @@ def test_a_file_that_is_missing_or_something_else_is_named(tmp_path, file, messa
 
 def test_a_folder_without_keys_says_how_to_make_one(tmp_path):
     Authority.new().save(tmp_path)
-    with pytest.raises(CertificateError, match="no machine's key is here; `execctl certs --out .* --machine NAME` makes one"):
+    with pytest.raises(CertificateError, match=r"no machine's key is here; `execctl certs --out .* --machine NAME` makes one"):
         Credentials.load(tmp_path)
 
 
@@ -448,5 +448,7 @@ def test_a_certificate_of_another_job_is_not_heard(authority, port):
 def test_a_server_of_another_name_is_not_believed(authority):
     stranger = made_elsewhere(authority, x509.SubjectAlternativeName([x509.DNSName("node-1")]))
     own = authority.issue("node-2")
+    with server(made_elsewhere(authority, NAMED)) as port:
+        assert echo(port, own.ca, own.certificate, own.key) == b"hello"
     with server(stranger) as port:
         assert refused(port, own.ca, own.certificate, own.key)

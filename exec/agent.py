@@ -1,0 +1,126 @@
+"""`execctl agent`: one for each machine.  Starts, watches and ends the processes of one job there, and dies with them.
+
+It is told what job it is of in one line on standard input, so that no key stands on a command line.  Its first word to the
+supervisor is the machine's cores, memory, GPUs and storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from core.agent import Agent
+from core.job import SUPERVISOR, agent_name
+from core.journal import Journal, one_line
+from core.reports import Capacity
+from core.timings import Timings
+from exec import addresses
+from exec.chaos import Faults
+from exec.codec import Identity
+from exec.host import Host
+from exec.jobfile import NAME, Charge, JobFile
+from exec.processes import Processes
+from exec.relaying import Relaying
+from report.exits import Exit
+from scenarios.load import ScenarioError
+
+
+def main() -> None:
+    """Exit codes as `report/exits.py`."""
+    import setproctitle
+
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit("an agent is started by execctl launch, which tells it what job it is of")
+    charge = Charge.from_json(line)
+    setproctitle.setproctitle(f"execctl agent={charge.number} job={charge.job.job[:8]}")
+    try:
+        sys.exit(asyncio.run(serve(charge)))
+    except ScenarioError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(Exit.WRONG_INPUT)
+
+
+async def serve(charge: Charge) -> int:
+    """Until the job is over, a signal ends it, or the supervisor is gone for good."""
+    job, boot = charge.job, time.time_ns() // 1_000_000  # noqa: TID251  later boots are greater, on every machine
+    folder = own_folder(charge)
+    scenario = charge.job.load()
+    timings = Timings(scenario.protocol.detect_within)
+    own = Identity(job.job, agent_name(charge.number), boot)
+    for name in ("journals", "logs"):
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "journals" / f"agent-{charge.number}.{boot}.tsv").open("wb") as file:
+        async with Host(
+            own, Journal(file, prompt=True), deadline_s=timings.deadline_s, timings=timings, launched_at=job.launched_at,
+            bind=addresses.towards(job.supervisor), credentials=charge.credentials,
+        ) as host:  # fmt: skip
+            host.introduce(SUPERVISOR, 0, job.supervisor)
+            hands = Processes(charge, folder, host.record, lambda *end: agent.ended(*end))
+            agent = Agent(host, hands, boot=boot, host=socket.gethostname(), capacity=capacity(folder), timings=timings)
+            faults = Faults(scenario, f"machine/{charge.number}", hands, now=host.now, record=host.record)
+            relaying = Relaying(host, folder, Path(job.folder))
+            await hands.nursery()
+            running = asyncio.ensure_future(agent.run())
+            stopping = asyncio.get_running_loop().create_future()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, lambda: stopping.done() or stopping.set_result(None))
+            beside = [asyncio.ensure_future(faults.run()), asyncio.ensure_future(relaying.run())]
+            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            running.cancel()
+            beside[0].cancel()
+            await hands.end_all()
+            await relaying.finish()
+            beside[1].cancel()
+            if agent.concluded or stopping.done():
+                return Exit.DONE
+            host.record("failed", note=one_line(running.result()))
+            sys.stderr.write(f"{running.result()}\n")
+            return Exit.FAILED
+
+
+def own_folder(charge: Charge) -> Path:
+    """The run folder where this machine sees it; else, or if the scenario says so, one of the machine's own."""
+    job = charge.job
+    folder = Path(job.folder)
+    try:
+        shared = JobFile.of(folder).storage == job.storage
+    except Exception:  # noqa: BLE001  whatever is there is not this job's
+        shared = False
+    if shared and charge.job.load().placement.storage == "auto":
+        return folder
+    own = folder / "machines" / str(charge.number) if shared else folder
+    try:
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        own = Path.home() / ".cache" / "opendistbelief" / job.job / str(charge.number)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = own / NAME
+    if not path.exists():
+        path.write_text(charge.job.to_json().replace(job.storage, f"{job.storage}-{charge.number}-{socket.gethostname()}"))
+        path.chmod(0o600)
+    return own
+
+
+def capacity(folder: Path) -> Capacity:
+    """What this machine has."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Capacity(len(os.sched_getaffinity(0)), memory, gpus(), JobFile.of(folder).storage)
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs there are, without loading torch for it."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return len([one for one in listed.split(",") if one.strip() not in ("", "-1")])
+    devices = Path("/proc/driver/nvidia/gpus")
+    return len(list(devices.iterdir())) if devices.is_dir() else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Faults for real: the scenario's own `[[fault]]` tables, carried out on real processes and their messages.
+
+Who starts a process also fells it: an agent those of its machine, the launcher the supervisor.  Messages are lost, delayed
+and doubled by whoever sends them.  Everybody reads the same tables and the same clock, so nobody has to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import random
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from core import chance
+from core.node import Recorder
+from scenarios.schema import Scenario
+
+PERIOD_S = 0.01
+"""A slowed process is stopped for a part of every such period."""
+
+
+class Victims(Protocol):
+    """Processes that somebody started here."""
+
+    def roles(self) -> list[str]:
+        """Those that run now."""
+
+    def signal_role(self, role: str, number: int) -> None:
+        """Send its process a signal."""
+
+    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
+        """Kill it; its role may not begin again here before the future is done."""
+
+
+def matches(target: str, *names: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, target) for name in names)
+
+
+class Faults:
+    """Those declared faults that fell, stop or slow processes of one machine."""
+
+    def __init__(self, scenario: Scenario, machine: str, victims: Victims, *, now: Callable[[], float], record: Recorder) -> None:
+        """`machine`: as "machine/0"; faults aimed at it hit all that runs there."""
+        self.machine, self.victims, self.now, self.record = machine, victims, now, record
+        self.faults = [(f"fault.{number} {fault.kind}", fault) for number, fault in enumerate(scenario.fault)]
+
+    async def run(self) -> None:
+        """Each at its time; one whose time has passed when its machine came up is over."""
+        acts = {"crash": self.crash, "pause": self.pause, "slowdown": self.slow_down}
+        doing = [self.at(name, fault, acts[fault.kind]) for name, fault in self.faults if fault.kind in acts and fault.at >= self.now()]
+        await asyncio.gather(*doing)
+
+    async def at(self, name: str, fault: Any, act: Callable[[str, Any, list[str]], Any]) -> None:
+        await asyncio.sleep(max(0.0, fault.at - self.now()))
+        hit = [role for role in self.victims.roles() if matches(fault.target, role, self.machine)]
+        if hit:
+            await act(name, fault, hit)
+
+    async def crash(self, name: str, fault: Any, hit: list[str]) -> None:
+        hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for role in hit:
+            self.victims.fell(role, signal.SIGKILL, name, hold)
+        if fault.repair is not None:
+            await asyncio.sleep(fault.repair)
+            hold.set_result(None)
+
+    async def pause(self, name: str, fault: Any, hit: list[str]) -> None:
+        for role in hit:
+            self.record("paused", role, note=name)
+            self.victims.signal_role(role, signal.SIGSTOP)
+        await asyncio.sleep(fault.for_)
+        for role in hit:
+            self.record("resumed", role, note=name)
+            self.victims.signal_role(role, signal.SIGCONT)
+
+    async def slow_down(self, name: str, fault: Any, hit: list[str]) -> None:
+        self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit)}")
+        until_s = self.now() + fault.for_ if fault.for_ is not None else float("inf")
+        while self.now() < until_s:
+            for role in hit:
+                self.victims.signal_role(role, signal.SIGSTOP)
+            await asyncio.sleep(PERIOD_S * (1 - 1 / fault.factor))
+            for role in hit:
+                self.victims.signal_role(role, signal.SIGCONT)
+            await asyncio.sleep(PERIOD_S / fault.factor)
+        self.record("slowed", self.machine, value=1.0, note=name)
+
+
+@dataclass(slots=True)
+class Fate:
+    """What becomes of one call."""
+
+    delay_s: float = 0.0
+    request_lost: bool = False
+    reply_lost: bool = False
+    twice: bool = False
+
+
+class Interference:
+    """Declared faults of messages, as they hit the calls of one host."""
+
+    def __init__(self, faults: Iterable[tuple[str, Any]], own: tuple[str, ...], stream: random.Random) -> None:
+        self.faults, self.own, self.stream = list(faults), own, stream
+
+    @classmethod
+    def of(cls, scenario: Scenario, role: str, life: int, machine: str) -> Self | None:
+        """None where nothing of the kind is declared."""
+        kinds = ("loss", "delay", "duplication")
+        faults = [(f"fault.{number} {fault.kind}", fault) for number, fault in enumerate(scenario.fault) if fault.kind in kinds]
+        return cls(faults, (role, machine), chance.stream(scenario.seed, f"{role}#{life}", "interference")) if faults else None
+
+    def judge(self, peer: str, now_s: float, record: Recorder) -> Fate:
+        """What becomes of a call to that peer that is made now."""
+        fate = Fate()
+        for name, fault in self.faults:
+            if not matches(fault.target, peer, *self.own) or now_s < fault.at or (fault.for_ is not None and now_s > fault.at + fault.for_):
+                continue
+            if fault.kind == "delay":
+                fate.delay_s += fault.by
+            elif fault.kind == "loss":
+                fate.request_lost |= self.stream.random() < fault.probability
+                fate.reply_lost |= self.stream.random() < fault.probability
+                if fate.request_lost or fate.reply_lost:
+                    record("dropped", peer, 0, 0.0, name)
+            elif self.stream.random() < fault.probability:
+                fate.twice = True
+                record("doubled", peer, 0, 0.0, name)
+        return fate

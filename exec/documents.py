@@ -1,0 +1,46 @@
+"""Messages of supervision as JSON documents: many small fields, seldom sent, checked by pydantic against core's own types."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from core.messages import Reply, Request
+from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
+
+KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Beat, Standing, Report, Orders, Inquire, Conclude, Overview)}
+
+
+class NoDocument(Exception):
+    """It is not what encoding its meaning gives; the message says in what way."""
+
+
+def is_document(message: Request[Any] | Reply) -> bool:
+    return type(message).__name__.lower() in KINDS
+
+
+def encode(message: Any) -> tuple[str, bytes]:
+    """Kind and text."""
+    kind = type(message).__name__.lower()
+    return kind, adapter(kind).dump_json(message)
+
+
+def decode(kind: str, text: bytes) -> Any:
+    """Raises NoDocument."""
+    if kind not in KINDS:
+        raise NoDocument(f"a document of kind {kind[:40]!r}")
+    try:
+        message = adapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise NoDocument(f"a {kind} whose {'.'.join(map(str, first['loc'])) or 'text'} is wrong: {first['msg']}") from error
+    if adapter(kind).dump_json(message) != text:
+        raise NoDocument(f"a {kind} of {len(text)} bytes, not all of which mean something")
+    return message
+
+
+@cache
+def adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(KINDS[kind])

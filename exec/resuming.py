@@ -1,0 +1,104 @@
+"""A run after its end: going on with one that was stopped or broke down, and taking its model out."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from core.durability import recovered
+from core.job import SUPERVISOR
+from core.messages import CallFailed
+from core.shard import Shard
+from exec import addresses
+from exec.jobfile import JobFile
+from exec.operating import operator
+from exec.store import FileStore, last_life
+from models.errors import InputError
+from report.exits import StartError
+from report.folder import RunFolder
+from scenarios.plan import Plan, plan
+
+GOES_ON = ("interrupted", "failed", "unstarted", "")
+"""Verdicts of a ledger with which a job can be taken up again; "" is of one that was cut short."""
+
+
+def reopened(job: JobFile) -> JobFile:
+    """Make a job that is not running ready to begin again: same identity, same lives counted on, same stores.
+
+    Raises InputError for one that is done, StartError for one that is running.
+    """
+    return asyncio.run(_reopened(job))
+
+
+async def _reopened(job: JobFile) -> JobFile:
+    folder = RunFolder(Path(job.folder))
+    try:
+        async with operator(job) as asking:
+            await asking.inquire()
+    except CallFailed:
+        pass
+    else:
+        raise StartError(f"the job of {folder.path} is running; `execctl status` shows it, `execctl stop` ends it")
+    ledger = FileStore(folder.path / "store" / SUPERVISOR, last_life(folder.path / "store" / SUPERVISOR) + 1)
+    try:
+        kept = await ledger.read()
+        if kept.manifest is None:
+            raise InputError(f"the job of {folder.path} never began; there is nothing to resume")
+        if kept.manifest["verdict"] not in GOES_ON:
+            raise InputError(f"the job of {folder.path} is done; there is nothing to resume")
+        await ledger.write(taken_up(kept.manifest), {})
+    finally:
+        await asyncio.to_thread(ledger.close)
+    for path in (folder.summary, folder.journal):
+        path.unlink(missing_ok=True)
+    addresses.free_port(*addresses.split(job.supervisor))  # somebody else may have taken it meanwhile
+    return job
+
+
+def taken_up(ledger: dict[str, Any]) -> dict[str, Any]:
+    """A ledger in which every role waits for its next life, and no machine is known yet."""
+    roles = [one | {"state": "waiting", "process": None, "address": "", "crashes": 0} for one in ledger["roles"]]
+    return ledger | {"phase": "starting", "verdict": "", "reason": "", "roles": roles, "machines": [], "promotions": []}
+
+
+async def write_model(job: JobFile, out: Path) -> str:
+    """Write the final model, or the parameters that the shards kept last; returns what was written.  Raises InputError."""
+    folder = RunFolder(Path(job.folder))
+    if folder.model.exists():
+        out.write_bytes(folder.model.read_bytes())
+        return f"{out}: the final model of {folder.path}"
+    made = plan(job.load(), real=True)
+    parameters, updates = made.network.initial(), []
+    for shared in made.job.shards:
+        at = folder.path / "store" / shared.name.replace("/", "-")
+        shard = await kept_by(made, shared.name, FileStore(at, last_life(at) + 1))
+        parameters[shared.part].copy_(shard.parameters)
+        updates.append(shard.updates)
+    if not any(updates):
+        raise InputError(f"{folder.path} holds no model: there is neither {folder.model.name} nor anything that shards have kept")
+    made.save(parameters, out)
+    return f"{out}: what the shards kept last, after {min(updates)} to {max(updates)} updates"
+
+
+async def kept_by(made: Plan, shard: str, store: FileStore) -> Shard:
+    """A shard as its store has it, its log included."""
+    try:
+        return await recovered(Reader(shard, store), made.job, made.network.initial(), made.rule())
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+class Reader:
+    """As much of a node as it takes to read what a shard has kept."""
+
+    incarnation = 1
+
+    def __init__(self, name: str, store: FileStore) -> None:
+        self.name, self.store = name, store
+
+    def now(self) -> float:
+        return 0.0
+
+    def record(self, *_: Any, **__: Any) -> None:
+        """There is no journal."""
