@@ -20,6 +20,9 @@ class Hands(Protocol):
     def kill(self, process: Process) -> None:
         """End it now, also if it is stopped."""
 
+    def lively(self) -> tuple[Process, ...]:
+        """Those that have used a processor since this was last asked."""
+
     def held(self, process: Process) -> bool:
         """Does a declared fault keep it from starting?"""
 
@@ -50,6 +53,7 @@ class Agent:
         report = Report(
             self.boot, self.host, self.capacity,
             running=tuple(running),
+            lively=self.hands.lively(),
             held=tuple(process for process in running if self.hands.held(process)),
             ended=tuple(end for end in self.processes.values() if end is not None),
         )  # fmt: skip

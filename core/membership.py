@@ -11,6 +11,7 @@ Every decision is recorded with its reason.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,12 @@ from core.node import Recorder
 from core.placement import Needs, Site, place
 from core.reports import Beat, Capacity, End, MachineRow, Member, Orders, Overview, Process, Report, RoleRow, Standing, Status
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
+
+
+BUSY = 5
+"""So many times longer may be silent who is seen to work."""
+MACHINE = 3
+"""So many times longer may be silent an agent: its roles speak for themselves, and nothing begins where nobody is heard."""
 
 
 class State(enum.StrEnum):
@@ -57,6 +64,8 @@ class Role:
     not_before_s: float = 0.0
     began_s: float = 0.0
     heard_s: float = 0.0
+    lively_s: float = -math.inf
+    """When its agent last saw it use a processor."""
     held: bool = False
     """By a declared fault: it is not expected."""
     note: str = ""
@@ -90,6 +99,7 @@ class Membership:
         self.phase, self.verdict, self.reason = "starting", "", ""
         self.since_s = now()
         """When the phase began."""
+        self._looked_s = now()
         self.dirty = True
         """Has anything changed that must be durable before anybody hears of it?"""
         self._life = life << 32
@@ -111,6 +121,9 @@ class Membership:
             machine.up = True
             self.record("enlisted", name, note=f"{machine.host} is heard again")
         machine.heard_s = self.now()
+        for process in report.lively:
+            if process in machine.processes:
+                machine.processes[process].lively_s = self.now()
         for process in machine.processes.keys() & {*report.held}:
             machine.processes[process].held, machine.processes[process].began_s = True, self.now()
         ended = [(role, end) for end in report.ended if (role := machine.processes.get(end.process)) is not None]
@@ -184,14 +197,16 @@ class Membership:
     # decisions
 
     def look(self) -> None:
-        """Whoever is silent is lost, whoever is wanted is placed, and a job that is over ends; called once a beat."""
+        """Whoever is silent is lost, whoever is wanted is placed, and a job that is over ends; called now and then."""
         now = self.now()
+        self.excuse(now)
         for machine in self.machines.values():
-            if machine.up and now - machine.heard_s > self.timings.silence_s:
+            if machine.up and now - machine.heard_s > self.timings.silence_s * MACHINE:
                 machine.up = False
-                self.record("lost", machine.name, note=f"{machine.host} has been silent for {now - machine.heard_s:.3g} s")
+                if self.phase != "over":
+                    self.record("lost", machine.name, note=f"{machine.host} has been silent for {now - machine.heard_s:.3g} s")
         for role in self.roles.values():
-            if role.state is State.UP and now - role.heard_s > self.timings.silence_s:
+            if role.state is State.UP and now - role.heard_s > self.patience_s(role):
                 self.lost(role, f"silent for {now - role.heard_s:.3g} s", felled=not self.machines[role.machine].up)
             elif role.state is State.STARTING and not self.machines[role.machine].up:
                 self.lost(role, f"{role.machine} is silent", felled=True)
@@ -201,6 +216,22 @@ class Membership:
             self.promote()
             self.fill()
         self.consider_phase()
+
+    def excuse(self, now: float) -> None:
+        """Whoever was asleep himself must not hold it against others that he did not hear them."""
+        asleep_s = now - self._looked_s - 2 * self.timings.beat_s
+        self._looked_s = now
+        if asleep_s > 0:
+            for one in (*self.roles.values(), *self.machines.values()):
+                one.heard_s += asleep_s
+
+    def patience_s(self, role: Role) -> float:
+        """How long a role may be silent; longer while it is seen to work, for it may only be short of a processor.
+
+        One that is stopped, or waits for ever, is not.
+        """
+        lively = self.now() - role.lively_s <= 3 * self.timings.beat_s
+        return self.timings.silence_s * (BUSY if lively else 1)
 
     def lost(self, role: Role, why: str, *, felled: bool = False) -> None:
         """A life is over, or as good as over.  `felled`: through no fault of its own."""
@@ -243,12 +274,12 @@ class Membership:
     def fill(self) -> None:
         """A place for every role that waits for one."""
         now = self.now()
-        sites = {machine.name: machine.site for machine in self.machines.values() if machine.up}
+        sites = {m.name: m.site for m in self.machines.values() if m.up and now - m.heard_s < 2 * self.timings.beat_s}
         for role in self.roles.values():
             if role.state is not State.WAITING or role.not_before_s > now:
                 continue
             home = self.machines.get(role.machine)
-            if home is not None and home.up and not home.site.lacks(role.needs) and not role.keeps and not apart(role.name):
+            if home is not None and role.machine in sites and not home.site.lacks(role.needs) and not role.keeps and not apart(role.name):
                 name, why = role.machine, ""
             else:
                 name, why = place(role.name, role.needs, sites, last=role.machine, storage=role.storage, apart_from=apart(role.name))

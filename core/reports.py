@@ -92,6 +92,8 @@ class Report(Request["Orders"]):
     """As a person knows the machine."""
     capacity: Capacity
     running: tuple[Process, ...] = ()
+    lively: tuple[Process, ...] = ()
+    """Those that have used a processor since the last report: if they are silent, they may only be short of it."""
     held: tuple[Process, ...] = ()
     """Wanted, and kept from starting for a while by a declared fault."""
     ended: tuple[End, ...] = ()

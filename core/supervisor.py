@@ -65,11 +65,11 @@ class Supervisor:
                 saving.set_result(None)
 
     async def watch(self) -> None:
-        """Look after everybody, once a beat, until the job is over and nobody is left."""
+        """Look after everybody until the job is over and nobody is left."""
         while not self.membership.deserted:
             self.membership.look()
             self.saved()
-            await asyncio.sleep(self.membership.timings.beat_s)
+            await asyncio.sleep(self.membership.timings.look_s)
 
 
 async def supervisor(node: Node, membership: Membership) -> Membership:

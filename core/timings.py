@@ -21,8 +21,13 @@ class Timings:
 
     @property
     def silence_s(self) -> float:
-        """Whoever is silent for so long counts as lost.  It is looked for once a beat, so it is noticed in time."""
-        return self.detect_within_s * 3 / 4
+        """Whoever is silent for so long counts as lost: three beats missed, and a little."""
+        return self.detect_within_s * 17 / 20
+
+    @property
+    def look_s(self) -> float:
+        """Between two looks for whoever is silent; together with the silence it stays within what was asked for."""
+        return self.detect_within_s / 10
 
     @property
     def keepalive_s(self) -> float:
@@ -54,6 +59,7 @@ class Timings:
         return [
             ("beat", self.beat_s, "between two signs of life of a role or an agent"),
             ("silence", self.silence_s, "after which whoever is silent counts as lost"),
+            ("look", self.look_s, "between two looks for whoever is silent"),
             ("keepalive", self.keepalive_s, "between probes of a connection, and until one counts as unanswered"),
             ("deadline", self.deadline_s, "of a call, before it is repeated (protocol.deadline overrides it)"),
             ("steady", self.steady_s, "of living, after which earlier crashes are forgotten"),

@@ -36,6 +36,10 @@ class Child:
     log: Path
     ended: asyncio.Future[int]
     pid: int = 0
+    ticks: int = 0
+    """Of processor time that it had used at the last look."""
+    killed: bool = False
+    """It is not wanted any more; nothing of its role begins here before it is gone."""
 
     def last_words(self) -> str:
         """The last line it wrote, "" if none."""
@@ -48,6 +52,15 @@ class Child:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = self.last_words()
         return f"{how}: {words}" if words else how
+
+
+def ticks_of(pid: int) -> int:
+    """Processor time that all threads of a process have used, as Linux counts it; 0 where nobody does."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
 
 
 class Processes:
@@ -74,7 +87,17 @@ class Processes:
         task.add_done_callback(self._starting.discard)
 
     def kill(self, process: Process) -> None:
+        if process in self.children:
+            self.children[process].killed = True
         self.signal(process, signal.SIGKILL)
+
+    def lively(self) -> tuple[Process, ...]:
+        lively = []
+        for process, child in self.children.items():
+            before, child.ticks = child.ticks, ticks_of(child.pid)
+            if child.ticks > before:
+                lively.append(process)
+        return tuple(lively)
 
     def held(self, process: Process) -> bool:
         hold = self.holds.get(process.name)
@@ -106,7 +129,7 @@ class Processes:
     async def _start(self, process: Process) -> None:
         if (hold := self.holds.get(process.name)) is not None:
             await asyncio.wait([hold])
-        earlier = [child.ended for known, child in self.children.items() if known.name == process.name]
+        earlier = [child.ended for known, child in self.children.items() if known.name == process.name and child.killed]
         if earlier:
             await asyncio.wait(earlier)
         nursery = await self.nursery()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -32,12 +33,17 @@ from scenarios.load import ScenarioError
 from scenarios.plan import Plan, plan
 
 
+NICE = 5
+"""Roles compute; supervisor and agents, which must be heard, do not wait for them."""
+
+
 def live(errand: str) -> int:
     """What a process from the nursery does; exit codes as `report/exits.py`, and the last line of its log says why."""
     import setproctitle
 
     told = json.loads(errand)
     charge, folder, process = Charge.from_json(told["charge"]), Path(told["folder"]), Process(told["name"], told["life"])
+    os.nice(NICE)
     setproctitle.setproctitle(f"execctl role={process.name} life={process.life} job={charge.job.job[:8]}")
     try:
         made = plan(charge.job.load(), real=True, device=charge.job.device)
