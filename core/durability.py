@@ -107,14 +107,29 @@ async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def keep_last(node: Node, shard: Shard) -> None:
-    """The job is being ended: whatever was promised, `execctl resume` shall go on from here."""
+async def keep_last(node: Node, shard: Shard, *, final: bool) -> None:
+    """Write down what there is, whatever was promised: the next life goes on from here.
+
+    `final`: nothing is acknowledged any more.  Where there is no such moment, as in a crash, this does not happen.
+    """
     manifest, vectors = shard.snapshot()
+    if final:
+        shard.trail = Silence()
     try:
         await node.store.write(manifest, vectors)
         node.record("persisted", "", manifest["updates"])
     except StoreFailed as failure:
         node.record("unwritten", "", manifest["updates"], note=str(failure))
+
+
+class Silence:
+    """Nothing that comes now will ever be acknowledged."""
+
+    def add(self, _: Entry) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    def settled(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
 
 
 class Snapshots:

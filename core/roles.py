@@ -40,17 +40,20 @@ class Promoted:
     shard: Shard
 
 
-async def live(node: Node, making: Making, inherited: Shard | None = None) -> Final | Promoted | None:
+async def live(
+    node: Node, making: Making, inherited: Shard | None = None, leaving: asyncio.Event | None = None
+) -> Final | Promoted | None:  # fmt: skip
     """To its end: of the evaluator with the final parameters, of a mirror perhaps with its promotion.
 
-    `inherited`: what a promoted mirror leaves to the shard.  Raises Outlived, Diverged, StoreFailed, and Refused when a peer
+    `inherited`: what a promoted mirror leaves to the shard.  `leaving`: set by a world that asks the process to end, and
+    leaves it a moment for that.  Raises Outlived, Diverged, StoreFailed, and Refused when a peer
     knows a later life of this role.
     """
-    attendance = Attendance(node, making.job.timings)
+    attendance, leaving = Attendance(node, making.job.timings), leaving or asyncio.Event()
     kind = role_kind(node.name)
     role: Coroutine[Any, Any, Any]
     if kind == "shard":
-        role = live_shard(node, making, attendance, inherited)
+        role = live_shard(node, making, attendance, inherited, leaving)
     elif kind == "mirror":
         role = live_mirror(node, making, attendance)
     elif kind == "replica":
@@ -67,8 +70,13 @@ async def live(node: Node, making: Making, inherited: Shard | None = None) -> Fi
     raise AssertionError("signs of life do not end by themselves")
 
 
-async def live_shard(node: Node, making: Making, attendance: Attendance, inherited: Shard | None) -> None:
-    """Serve until the process is ended: whoever has the last word may still ask."""
+async def live_shard(
+    node: Node, making: Making, attendance: Attendance, inherited: Shard | None, leaving: asyncio.Event
+) -> None:  # fmt: skip
+    """Serve until the process is ended: whoever has the last word may still ask.
+
+    Once it is told that the job, or the process, comes to its end, it writes down what it has.
+    """
     job = making.job
     if inherited is None:
         shard = await recovered(node, job, making.network.initial(), making.rule())
@@ -84,11 +92,12 @@ async def live_shard(node: Node, making: Making, attendance: Attendance, inherit
     attendance.on_member, attendance.status = fence, shard.status
     durable = asyncio.ensure_future(keeping(node, job, shard, attendance))
     attendance.address = node.serve(shard)
-    concluded = asyncio.ensure_future(attendance.concluded.wait())
-    await asyncio.wait([durable, concluded], return_when=asyncio.FIRST_COMPLETED)
-    if concluded.done():
-        await keep_last(node, shard)
-    await durable
+    ends = [asyncio.ensure_future(leaving.wait()), asyncio.ensure_future(attendance.concluded.wait())]
+    await asyncio.wait([durable, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if durable.done():
+        durable.result()
+    await keep_last(node, shard, final=leaving.is_set())
+    await leaving.wait()
 
 
 async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Promoted:

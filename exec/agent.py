@@ -65,6 +65,7 @@ async def serve(charge: Charge) -> int:
             agent = Agent(host, hands, boot=boot, host=socket.gethostname(), capacity=capacity(folder), timings=timings)
             faults = Faults(scenario, f"machine/{charge.number}", hands, now=host.now, record=host.record)
             relaying = Relaying(host, folder, Path(job.folder))
+            await hands.clear()
             await hands.nursery()
             running = asyncio.ensure_future(agent.run())
             stopping = asyncio.get_running_loop().create_future()

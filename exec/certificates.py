@@ -196,9 +196,8 @@ def verify(credentials: Credentials, job: str | None = None, now: datetime | Non
     issuers = [authority for authority in authorities if is_issued_by(chain[-1], authority)]
     if not issuers:
         raise CertificateError(f"{name} was signed by another authority than the one given: ask for a new one, or give its own ca.pem")
-    root = max(issuers, key=lambda authority: authority.not_valid_after_utc)  # a renewed one may stand beside the old
     check_time(chain[0], name, now)
-    for authority in (*chain[1:], root):
+    for authority in (*chain[1:], *issuers):  # all: beside a renewed one, TLS may still pick the old, and fail
         check_time(authority, f"the authority {name_of(authority)!r}", now)
     made_for = {made_for for certificate in (*chain, *authorities) if (made_for := job_of(certificate))}
     if job is not None and made_for - {job}:

@@ -5,7 +5,7 @@ are in memory once.  Nothing here starts a thread, opens a channel or touches a 
 
 It reads one JSON object a line from standard input, {"key", "charge", "log"} to begin a process or {"key", "signal"} for one
 that runs, and writes {"key", "pid"} and {"key", "status"} (of waitpid) to standard output.  It ends, and all its processes
-with it, when its input does; they also end when it is killed, and it when its agent is.
+with it, when its input does; they are also told to end when it is killed, and it is killed when its agent is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PR_SET_PDEATHSIG = 1
 """Of Linux's sys/prctl.h."""
 
 
-def die_with_parent(parent: int) -> None:
-    """Be killed when the process that started this one ends, however it ends.  Linux; elsewhere its input ends."""
+def end_with(parent: int, how: int) -> None:
+    """Get that signal when the process that started this one ends, however it ends.  Linux; elsewhere its input ends."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, how, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # it ended before we asked
 
@@ -80,7 +80,7 @@ class Nursery:
         """In the new process: its own session, output and signals; never returns."""
         code = 1
         try:
-            die_with_parent(parent)
+            end_with(parent, signal.SIGTERM)  # a shard writes down what it has
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -115,7 +115,7 @@ class Nursery:
 
 def main() -> None:
     """Load what takes long, say so, and serve."""
-    die_with_parent(int(sys.argv[1]))
+    end_with(int(sys.argv[1]), signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from exec.device import keep_memory
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.job import SUPERVISOR
 from core.node import Recorder
 from core.reports import Process
 from exec.jobfile import Charge
@@ -54,13 +56,32 @@ class Child:
         return f"{how}: {words}" if words else how
 
 
-def ticks_of(pid: int) -> int:
-    """Processor time that all threads of a process have used, as Linux counts it; 0 where nobody does."""
+BUSY = ("R", "D")
+"""States of a process that is short of a processor, or waits for a disk: proc(5)."""
+
+
+def activity(pid: int) -> tuple[str, int]:
+    """State, and processor time that all threads of a process have used, as Linux tells; ("", 0) where nobody does."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        return "", 0
+    return fields[0], int(fields[11]) + int(fields[12])  # utime and stime
+
+
+async def gone(pids: Iterable[int], patience_s: float) -> None:
+    """Wait until processes that are not our children have ended; those that take too long are killed."""
+    left, loop = [pid for pid in pids if activity(pid)[0] not in ENDED], asyncio.get_running_loop()
+    until = loop.time() + patience_s
+    while left:
+        if loop.time() > until:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.02)
+        left = [pid for pid in left if activity(pid)[0] not in ENDED]
+
+
+ENDED = ("", "Z", "X")
 
 
 class Processes:
@@ -94,8 +115,9 @@ class Processes:
     def lively(self) -> tuple[Process, ...]:
         lively = []
         for process, child in self.children.items():
-            before, child.ticks = child.ticks, ticks_of(child.pid)
-            if child.ticks > before:
+            before = child.ticks
+            state, child.ticks = activity(child.pid)
+            if child.ticks > before or state in BUSY:
                 lively.append(process)
         return tuple(lively)
 
@@ -145,6 +167,16 @@ class Processes:
         assert self._nursery.stdin is not None
         self._nursery.stdin.write(json.dumps(what).encode() + b"\n")
 
+    async def clear(self) -> None:
+        """What an earlier agent of this machine left is gone before anything begins: they end with it, but not at once."""
+        left = []
+        for path in (self.folder / "pids").iterdir():
+            with contextlib.suppress(ValueError, OSError):
+                pid = int(path.read_text())
+                if f"job={self.charge.job.job[:8]}" in Path(f"/proc/{pid}/cmdline").read_text() and path.name != SUPERVISOR:
+                    left.append(pid)
+        await gone(left, PATIENCE_S)
+
     async def nursery(self) -> asyncio.subprocess.Process:
         """The nursery, begun anew if it has died; what it forked is dead then too."""
         if self._nursery is None or self._nursery.returncode is not None:
@@ -174,8 +206,9 @@ class Processes:
             else:
                 self._ended(child, said["status"])
         await nursery.wait()
+        await gone([child.pid for child in self.children.values() if child.pid], PATIENCE_S)  # they end with it
         for child in list(self.children.values()):
-            self._ended(child, signal.SIGKILL)  # they die with it
+            self._ended(child, signal.SIGKILL)
 
     def pid_file(self, process: Process) -> Path:
         """Where an operator finds the process of a role."""

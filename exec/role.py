@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.attendance import Outlived
 from core.evaluator import Final
-from core.job import SUPERVISOR
+from core.job import SUPERVISOR, role_kind
 from core.journal import Journal, one_line
 from core.messages import Refused
 from core.node import StoreFailed
@@ -76,12 +76,15 @@ async def life(charge: Charge, folder: Path, process: Process, made: Plan, inher
             interference=Interference.of(scenario, process.name, process.life, f"machine/{charge.number}"),
         ) as host:  # fmt: skip
             host.introduce(SUPERVISOR, 0, job.supervisor)
-            living = asyncio.ensure_future(live_role(host, made, inherited))
-            leaving = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: leaving.done() or leaving.set_result(None))
-            await asyncio.wait([living, leaving, host.failure], return_when=asyncio.FIRST_COMPLETED)
+            leaving = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+            living = asyncio.ensure_future(live_role(host, made, inherited, leaving))
+            asked = asyncio.ensure_future(leaving.wait())
+            await asyncio.wait([living, asked, host.failure], return_when=asyncio.FIRST_COMPLETED)
             if host.failure.done():
                 host.failure.result()
+            if not living.done() and role_kind(process.name) == "shard":
+                await asyncio.wait([living])
             if not living.done():
                 living.cancel()
                 return Exit.DONE

@@ -1,20 +1,22 @@
 """The simulated host: one life of a role on a machine, as `core.node.Node` describes it.
 
 A call is one object that travels there and back.  At the addressee it waits its turn, is handled in one go, and its reply
-leaves when the cost of handling it is paid.  Deadlines are the caller's: one timer for the earliest, since calls of one
-host have the same patience and so end in the order in which they began.
+leaves when the cost of handling it is paid, and what it promises is durable.  Deadlines are the caller's: one timer for the
+earliest, since calls of one host have the same patience and so end in the order in which they began.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from core.journal import Journal
 from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
-from core.node import NOTHING, Outcome, Server
+from core.node import NOTHING, Outcome, Server, Store
 from core.work import Work
 from sim.device import Device, Machine
 from sim.loop import Future, Life, SimLoop, Timer
@@ -26,29 +28,32 @@ HEADER_BYTES = 64
 REQUEST, SERVED, REPLY, RESET = range(4)
 
 
-class Address(Protocol):
-    """Where a role is reached: its machine, and its present life while it has one."""
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where calls go: a machine, and the process that answers there, while one does."""
 
     machine: Machine
-    host: Host | None
+    host: Host | None = None
 
 
 class Call(Future, Message):
     """A request on its way, then its reply on the way back; and the future of that reply."""
 
     __slots__ = (
-        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "nbytes", "outcome", "request",
-        "stage", "to", "waits",
+        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "durable", "nbytes", "outcome", "peer",
+        "request", "stage", "to", "waits",
     )  # fmt: skip
     stage: int
     caller: Host
-    to: Address
+    peer: str
+    to: Place
     request: Request[Any]
     deadline_s: float
     addressee_life: int
     addressee: Host
+    durable: asyncio.Future[None] | None
     outcome: tuple[Any, int, str]
-    """Reply, life of whoever replies, and why the request was not even looked at."""
+    """Reply, life of whoever replies, and why there is none."""
 
     def __call__(self, _: object) -> None:
         if self.stage == SERVED:
@@ -64,24 +69,33 @@ class Call(Future, Message):
             self.stage = RESET
             self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
 
+    def twin(self) -> Call:
+        """The same request again, whose answer nobody waits for."""
+        twin = Call(loop=self.caller.loop)
+        for name in ("caller", "peer", "to", "request", "stage", "addressee_life"):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
 
 class Host:
     """One life of a role.  Its doors do nothing once that life is over."""
 
     def __init__(
-        self, life: Life, machine: Machine, network: Network, addresses: Mapping[str, Address], journal: Journal,
-        device: Device, stream: random.Random, deadline_s: float, payload_scale: float,
+        self, life: Life, place: Place, network: Network, places: dict[str, Place], journal: Journal,
+        device: Device, stream: random.Random, store: Store, deadline_s: float, payload_scale: float,
     ) -> None:  # fmt: skip
-        self.life, self.machine, self.network, self.addresses, self.device = life, machine, network, addresses, device
+        """`places`: by address; whoever serves adds his own."""
+        self.life, self.place, self.network, self.places, self.device, self.store = life, place, network, places, device, store
+        self.machine = place.machine
         self.loop: SimLoop = life.loop
         self.name, self.incarnation, self.random = life.name, life.incarnation, stream
         self.sender = Sender(life.name, life.incarnation)
         self.record = journal.recorder(life.name, life.incarnation, self.loop.now)
         self.deadline_s, self.payload_scale = deadline_s, payload_scale
         self.server: Server | None = None
+        self.peers: dict[str, Place] = {}
         self.lives: dict[str, int] = {}
         self.refusals: Counter[str] = Counter()
-        self.persist: Callable[[Any], None] = lambda _: None
         self._outstanding: deque[Call] = deque()
         self._timer: Timer | None = None
         self._queue: deque[Call] = deque()
@@ -97,7 +111,11 @@ class Host:
         call = Call(loop=self.loop)
         if not self.life.up:
             return call
-        call.caller, call.to, call.request, call.stage = self, self.addresses[peer], request, REQUEST
+        place = self.peers.get(peer)
+        if place is None:
+            fail(call, Unreachable(f"{self.name} knows no address of {peer}"))
+            return call
+        call.caller, call.peer, call.to, call.request, call.stage = self, peer, place, request, REQUEST
         call.addressee_life = self.lives.get(peer, 0)
         call.deadline_s = self.loop.env._now + self.deadline_s
         outstanding = self._outstanding
@@ -108,7 +126,7 @@ class Host:
             self._arm()
         payload = request.payload
         nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
-        self.network.send(call, self.machine, call.to.machine, nbytes)
+        self.network.send(call, self.machine, place.machine, nbytes)
         return call
 
     def compute(self, work: Work[Any]) -> Future:
@@ -123,6 +141,25 @@ class Host:
 
             self.device.begin(work.cost, done)
         return future
+
+    def serve(self, server: Server) -> str:
+        """Answer with this server; the address is this life's label, since an earlier life may still answer at its own."""
+        self.server, self.place.host = server, self
+        self.places.setdefault(self.sender.label, self.place)
+        return self.sender.label
+
+    def introduce(self, peer: str, life: int, address: str) -> None:
+        if life < self.lives.get(peer, 0):
+            return
+        before, place = self.peers.get(peer), self.places.get(address)
+        if place is None:
+            return  # it serves nothing
+        self.peers[peer] = place
+        if life:
+            self.lives[peer] = life
+        if before is not None and before is not place:
+            for call in [one for one in self._outstanding if one.to is before]:
+                fail(call, Unreachable(f"{peer} lives life {life} by now"))
 
     # the caller's side
 
@@ -146,18 +183,19 @@ class Host:
         if call.stage == RESET:
             fail(call, Unreachable("nobody is there"))
             return
-        reply, life, misdirected = call.outcome
-        self.lives[call.addressee.name] = life
-        if misdirected:
-            fail(call, Unreachable(misdirected))
+        reply, life, none_because = call.outcome
+        if life > self.lives.get(call.peer, 0):
+            self.lives[call.peer] = life
+        if none_because:
+            fail(call, Unreachable(none_because))
         elif type(reply) is Refusal:
             fail(call, Refused(reply.reason))
         else:
             call.set_result(reply)
 
-    def reset_calls_to(self, address: Address) -> int:
+    def reset_calls_to(self, place: Place) -> int:
         """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
-        cut_off = [call for call in self._outstanding if call.to is address and not call.done()]
+        cut_off = [call for call in self._outstanding if call.to is place and not call.done()]
         for call in cut_off:
             self.loop.call_later(self.network.latency_s, self._reset, call)
         return len(cut_off)
@@ -178,39 +216,47 @@ class Host:
         if self.serving is not None:
             self._queue.append(call)
         else:
-            self.serve(call)
+            self.handle(call)
 
-    def serve(self, call: Call) -> None:
+    def handle(self, call: Call) -> None:
         """Handle one request in this life's context, and charge its cost before the reply may leave."""
+        assert self.server is not None, "whoever does not serve has no address"
         if call.addressee_life != self.incarnation and (why := misaddressed("", "", call.addressee_life, self.incarnation)):
             self.refusals["misaddressed"] += 1
             call.outcome = (None, self.incarnation, why)
             self.send_back(call)
             return
-        if self.server is None:
-            call.outcome = (Refusal(f"{self.name} serves nothing"), self.incarnation, "")
-            self.send_back(call)
-            return
         outcome: Outcome = self.life.context.run(self.server.handle, call.request, call.caller.sender)
-        if outcome.persist is not None:
-            self.persist(outcome.persist)
-        call.outcome = (outcome.reply, self.incarnation, "")
+        call.outcome, call.durable = (outcome.reply, self.incarnation, ""), outcome.durable
         delay_s = 0.0 if outcome.cost is NOTHING else self.machine.takes(outcome.cost) * self.payload_scale
         if delay_s > 0:
             self.serving = call
             call.stage, call.callbacks = SERVED, (call,)
             self.loop.after(delay_s, call)
-        else:
+        elif call.durable is None:
             self.send_back(call)
+        else:
+            self.send_back_when_durable(call, call.durable)
 
     def departs(self, call: Call) -> None:
-        """The cost of handling is paid: the reply leaves, and whoever waited longest is served."""
+        """The cost of handling is paid: the reply may leave, and whoever waited longest is served."""
         if not self.life.active and not self.life.admits(lambda: self.departs(call)):
             return
         self.serving = None
-        self.send_back(call)
+        if call.durable is None:
+            self.send_back(call)
+        else:
+            self.send_back_when_durable(call, call.durable)
         while self._queue and self.serving is None:
-            self.serve(self._queue.popleft())
+            self.handle(self._queue.popleft())
+
+    def send_back_when_durable(self, call: Call, durable: asyncio.Future[None]) -> None:
+        if not durable.done():
+            durable.add_done_callback(partial(self.send_back_when_durable, call), context=self.life.context)
+            return
+        if durable.cancelled() or durable.exception() is not None:
+            call.outcome = (None, self.incarnation, "what it asked for did not become durable")
+        self.send_back(call)
 
     def retime(self, factor: float) -> None:
         """The machine has become so many times slower: what is left of the service in progress takes so much longer."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.device import Machine
 from sim.loop import Event, SimLoop
@@ -32,10 +32,13 @@ class Message(Event):
     """Has it still to pass the receiving NIC?"""
 
 
-class Leak(Protocol):
-    """A fault that may swallow a message between two machines; says its name if it does."""
+class Meddler(Protocol):
+    """A fault of messages."""
 
-    def __call__(self, source: Machine, destination: Machine) -> str: ...
+    name: str
+
+    def __call__(self, message: Any) -> float | None:
+        """By how many seconds it holds this one up; None if it swallows it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +48,7 @@ class Network:
     loop: SimLoop
     latency_s: float
     fifo: bool
-    leaks: list[Leak] = field(default_factory=list)
+    meddlers: list[Meddler] = field(default_factory=list)
     on_dropped: Callable[[Message, str], None] = lambda _message, _why: None
     messages: int = 0
     bytes: float = 0.0
@@ -73,17 +76,15 @@ class Network:
                 else:
                     start = now
                 source.sent_until = start + nbytes / out
-        if self.leaks and self.leaks_away(message, source, destination):
-            return
+        if self.meddlers:
+            for meddler in self.meddlers:
+                later_s = meddler(message)
+                if later_s is None:
+                    self.on_dropped(message, meddler.name)
+                    return
+                delay_s += later_s
         message.callbacks = (message,)
         self.after(delay_s, message)
-
-    def leaks_away(self, message: Message, source: Machine, destination: Machine) -> bool:
-        for leak in self.leaks:
-            if why := leak(source, destination):
-                self.on_dropped(message, why)
-                return True
-        return False
 
     def is_there(self, message: Message) -> bool:
         """Has the last byte of a message that is due arrived?  Not if the receiver is still taken, or down."""

@@ -151,6 +151,16 @@ def test_other_authorities_may_be_believed_as_well(node):
     verify(replace(node, ca=Authority.new().pem + node.ca))
 
 
+def test_an_expired_authority_beside_its_renewal_is_refused_for_tls_may_pick_either():
+    old = Authority.new(days=1, now=LONG_AGO)
+    renewed = replace(old, certificate=authority_certificate(Signer(old.certificate.subject, old.key), Span(LONG_AGO, NOW + DAY)))
+    own = renewed.issue("node-1")
+    verify(own)
+    for both in (old.pem + renewed.pem, renewed.pem + old.pem):
+        with pytest.raises(CertificateError, match="the authority 'distbelief authority' expired at"):
+            verify(replace(own, ca=both))
+
+
 def test_a_key_that_does_not_fit_is_refused(authority, node):
     with pytest.raises(CertificateError, match="the key does not fit the certificate of 'node-1'"):
         verify(replace(node, key=authority.issue("node-2").key))
@@ -452,13 +462,3 @@ def test_a_server_of_another_name_is_not_believed(authority):
         assert echo(port, own.ca, own.certificate, own.key) == b"hello"
     with server(stranger) as port:
         assert refused(port, own.ca, own.certificate, own.key)
-
-
-def test_a_renewed_authority_may_stand_beside_the_old():
-    old = Authority.new(days=1, now=LONG_AGO)
-    renewed = replace(old, certificate=authority_certificate(Signer(old.certificate.subject, old.key), Span(LONG_AGO, NOW + DAY)))
-    own = renewed.issue("node-1")
-    for both in (old.pem + renewed.pem, renewed.pem + old.pem):
-        verify(replace(own, ca=both))
-        with server(replace(own, ca=both)) as port:
-            assert echo(port, both, own.certificate, own.key) == b"hello"
