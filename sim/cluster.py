@@ -1,51 +1,53 @@
-"""The simulated cluster: machines, the roles that live on them, and who starts, restarts and ends them.
+"""The simulated world: machines, the processes on them, and what becomes of both.
 
-It stands where a supervisor will stand: it grants incarnations, starts a new life after a repair, and knows when the job is
-over.  A shard's new life begins from its last durable snapshot, or from the initial parameters if it has none.
+Who lives where, who is started again and when the job is over is not decided here: a supervisor and agents do that, by the
+very code that real machines run (`core/supervisor.py`, `core/agent.py`).  The supervisor has a machine of its own, the head.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from core import chance
-from core.downpour import replica
-from core.evaluator import Final, evaluator
-from core.job import EVALUATOR, role_number
+from core.attendance import Outlived
+from core.evaluator import Final
+from core.job import SUPERVISOR, role_kind
 from core.journal import Journal, one_line
+from core.membership import Membership
 from core.messages import Refused
-from core.shard import Shard, Snapshot
+from core.node import StoreFailed
+from core.placement import Needs
+from core.roles import Promoted, live
+from core.shard import Shard
+from core.supervisor import supervisor
 from core.work import Diverged
-from scenarios.load import role_names
-from scenarios.plan import Plan
+from scenarios.plan import Plan, roles
 from sim import faults
 from sim.device import Device, Machine
-from sim.host import Host
+from sim.hands import Hands, Running
+from sim.host import Host, Place
 from sim.loop import Life, SimLoop
 from sim.network import Network
+from sim.store import Disk, DiskStore
+from sim.toll import Toll
+
+START_WITHIN_S = 60.0
+"""Besides what a process takes to start up: as `exec.start_within`."""
 
 
-@dataclass(slots=True, eq=False)
-class Role:
-    """A role, where it lives, and its present life if it has one."""
+class Ledger(Membership):
+    """The supervisor's, which lets the world know when the job is over."""
 
-    name: str
-    machine: Machine
-    incarnation: int = 0
-    host: Host | None = None
-    ended: bool = False
-    """It came to its end by itself; it is not started again."""
-    restarting: bool = False
-    """A new life will come, at the latest restart that was planned; a crash in between has a repair of its own."""
-    restarts: int = 0
-    snapshot: Snapshot | None = None
-    """What of a shard is durable."""
-    lost: tuple[faults.Injected, float] | None = None
-    """Which fault took its last life, and when."""
+    on_over: Callable[[], None]
+
+    def enter(self, phase: str) -> None:
+        super().enter(phase)
+        if phase == "over":
+            self.on_over()
 
 
 class Cluster:
@@ -54,30 +56,46 @@ class Cluster:
     def __init__(self, plan: Plan, journal: Journal, loop: SimLoop) -> None:
         self.plan, self.journal, self.loop = plan, journal, loop
         scenario, self.seed = plan.scenario, plan.scenario.seed
-        self.real = scenario.numerics == "real"
+        self.real, self.start_up_s = scenario.numerics == "real", scenario.cluster.start_up
         self._record = journal.recorder("cluster", 0, loop.now)
         self.network = Network(loop, scenario.network.latency, fifo=scenario.network.model == "fifo")
         self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
-        names = role_names(scenario.protocol, real=self.real)
-        self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(names)))}
-        machines = list(self.machines.values())
-        self.roles = {name: Role(name, machines[index % len(machines)]) for index, name in enumerate(names)}
+        self.roles = [role.name for role in roles(scenario, real=self.real)]
+        self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(self.roles)))}
+        self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
+        self.head = self.machine(None)
+        self.places: dict[str, Place] = {SUPERVISOR: Place(self.head)}
+        self.disks: dict[tuple[str, str], Disk] = {}
+        """By machine and role; they outlive every life."""
+        self.hosts: dict[str, Host] = {}
+        """The latest life of each role, up or not."""
+        self.holds: dict[str, float] = {}
+        """Until when a declared fault keeps a role from starting."""
+        self.membership: Ledger | None = None
+        """Of the supervisor's latest life."""
         self.done = loop.env.event()
         self.failed = ""
         self.final: Final | None = None
-        self.over = asyncio.Event()
-        self.lost_updates = 0
-        self._initial = plan.network.initial()
+        self.toll = Toll(self, journal)
         self._last_progress = (0, 0.0)
         self.faults = faults.schedule(scenario.fault, self, self.seed)
-        journal.watch("finished", lambda *_: self.consider_end())
 
     # the world
 
-    def machine(self, number: int) -> Machine:
-        cluster, name = self.plan.scenario.cluster, f"machine/{number}"
-        speed = chance.stream(self.seed, name, "speed").lognormvariate(0.0, cluster.speed.sigma) if cluster.speed.sigma else 1.0
+    def machine(self, number: int | None) -> Machine:
+        cluster, name = self.plan.scenario.cluster, "head" if number is None else f"machine/{number}"
+        lucky = cluster.speed.sigma and number is not None
+        speed = chance.stream(self.seed, name, "speed").lognormvariate(0.0, cluster.speed.sigma) if lucky else 1.0
         return Machine(name, round(cluster.speed.median * speed), cluster.memory, cluster.disk, self.plan.scenario.network.nic)
+
+    def home(self, role: str) -> Machine:
+        """Where a role lives, or lived last, or shall live first."""
+        if role == SUPERVISOR:
+            return self.head
+        if role in self.hosts:
+            return self.hosts[role].machine
+        machines = list(self.machines.values())
+        return machines[self.roles.index(role) % len(machines)]
 
     def now(self) -> float:
         return self.loop.env.now
@@ -89,193 +107,159 @@ class Cluster:
     def record(self, event: str, peer: str = "", number: int = 0, value: float = 0.0, note: str = "") -> None:
         self._record(event, peer, number, value, note)
 
+    def running(self) -> Iterator[Running]:
+        """Every process that an agent has started."""
+        for hands in self.hands.values():
+            yield from hands.running.values()
+
+    def living(self) -> Iterator[Host]:
+        """Every life of a role, the supervisor's too; also one that is over, and does not know."""
+        yield from (running.host for running in self.running() if running.host is not None)
+        if (host := self.supervisor) is not None:
+            yield host
+
+    @property
+    def supervisor(self) -> Host | None:
+        host = self.hosts.get(SUPERVISOR)
+        return host if host is not None and host.life.up else None
+
     # lives
 
     def begin(self) -> None:
-        """Start every role, and look after the job from time to time."""
-        for role in self.roles.values():
-            self.restart(role)
+        """The supervisor and every agent begin; what follows is theirs."""
+        self.supervise(1)
+        for hands in self.hands.values():
+            hands.boot()
         self.at(self.watch_s, self.watch)
 
-    def restart(self, role: Role, after_s: float = 0.0) -> None:
-        role.restarting, role.ended = True, False
-        role.restarts += 1
-        self.at(self.now() + after_s + self.plan.scenario.cluster.start_up, functools.partial(self.start, role, role.restarts))
-
-    def start(self, role: Role, restart: int) -> None:
-        """A new life of a role, with the next incarnation."""
-        if restart != role.restarts:
-            return
-        assert role.machine.up and role.host is None  # noqa: PT018
-        role.restarting = False
-        role.incarnation += 1
-        life = Life(role.name, role.incarnation, self.loop)
-        protocol, sigma = self.plan.scenario.protocol, self.plan.scenario.cluster.jitter.sigma
-        jitter = chance.stream(self.seed, role.name, f"jitter of life {role.incarnation}")
-        own = chance.stream(self.seed, role.name, f"own draws of life {role.incarnation}")
-        host = Host(
-            life, role.machine, self.network, self.roles, self.journal, Device(self.loop, role.machine, jitter, sigma),
-            own, protocol.deadline, self.plan.payload_scale,
+    def host(self, name: str, life: int, place: Place) -> Host:
+        """A new life of a role, an agent or the supervisor."""
+        scenario, job = self.plan.scenario, self.plan.job
+        jitter = chance.stream(self.seed, name, f"jitter of life {life}")
+        own = chance.stream(self.seed, name, f"own draws of life {life}")
+        device = Device(self.loop, place.machine, jitter, scenario.cluster.jitter.sigma)
+        disk = self.disks.setdefault((place.machine.name, name), Disk())
+        begun = Life(name, life, self.loop)
+        store = DiskStore(begun, disk, place.machine, 1.0 if name == SUPERVISOR else self.plan.payload_scale)
+        return Host(
+            begun, place, self.network, self.places, self.journal, device, own, store, job.deadline_s, self.plan.payload_scale
         )  # fmt: skip
-        role.host = host
-        if role.lost is not None:
-            fault, since = role.lost
-            fault.bit["seconds down"] += self.now() - since  # type: ignore[assignment]
-            role.lost = None
-        self.record("started", role.name, role.incarnation, note=role.machine.name)
-        job, network = self.plan.job, self.plan.network
-        if role.name.startswith("shard/"):
-            host.server = self.shard(role, host)
-            host.persist = functools.partial(self.persist, role, host)
-            self.consider_end()
+
+    def live(self, running: Running, name: str, life: int, inherited: Shard | None = None) -> None:
+        """A life of a role begins in that process."""
+        running.host = self.hosts[name] = host = self.host(name, life, Place(running.hands.machine))
+        self.record("started", name, life, note=host.machine.name)
+        self.toll.back(name)
+        host.introduce(SUPERVISOR, 0, SUPERVISOR)
+        host.life.start(live(host, self.plan, inherited))
+        host.life.exited.add_done_callback(partial(self.exited, running, host))
+
+    def exited(self, running: Running, host: Host, exited: asyncio.Future[Any]) -> None:
+        """A life came to its end by itself, and with it the process, unless that goes on as the shard it mirrored."""
+        error = exited.exception()
+        if error is not None and not isinstance(error, Diverged | StoreFailed | Outlived | Refused):
+            raise error
+        self.close(host)
+        result = None if error is not None else exited.result()
+        self.record("ended", host.name, host.incarnation, note=one_line(str(error or ("promoted" if isinstance(result, Promoted) else "done"))))
+        if isinstance(result, Promoted):
+            self.live(running, result.role, result.life, result.shard)
             return
-        if role.name == EVALUATOR:
-            life.start(evaluator(host, job, network, self.over))
-        else:
-            number = role_number(role.name)
-            life.start(replica(host, job, network, self.plan.data(number, role.incarnation)))
-        life.exited.add_done_callback(functools.partial(self.exited, role))
+        if isinstance(result, Final):
+            self.final = result
+        running.hands.running.pop(running.process, None)
+        running.hands.tell(running.process, "failed" if isinstance(error, Diverged | StoreFailed) else "ended", str(error or "done"))
 
-    def shard(self, role: Role, host: Host) -> Shard:
-        if role.snapshot is not None:
-            return Shard.restored(host, self.plan.job, role.snapshot, self.plan.rule())
-        part = self.plan.job.shards[role_number(role.name)].part
-        if role.incarnation > 1:
-            host.record("restored", "", 0)
-        return Shard(host, self.plan.job, self._initial[part].clone(), self.plan.rule())
-
-    def persist(self, role: Role, host: Host, snapshot: Snapshot) -> None:
-        """It is durable once it is written whole; a crash in between leaves the one before."""
-        nbytes = snapshot.parameters.nbytes * (1 + len(snapshot.state)) * self.plan.payload_scale
-
-        def durable() -> None:
-            role.snapshot = snapshot
-            host.record("persisted", "", snapshot.updates)
-
-        host.life.context.run(self.loop.call_later, nbytes / role.machine.disk_bytes_per_s, durable)
-
-    def crash(self, role: Role, fault: faults.Injected, repair_s: float | None, *, silent: bool = False) -> None:
-        """The process is gone.  Unless its machine is too, whoever waits for it hears of it."""
-        if role.host is None:
-            return
-        host, role.host = role.host, None
-        role.lost = fault, self.now()
-        fault.bit["processes"] += 1
-        if host.device.running is not None:
-            fault.bit["computations lost"] += 1
+    def close(self, host: Host) -> int:
+        """Its doors are shut; unless its machine is down too, whoever waits for it hears of that.  How many calls this cuts off."""
         host.life.crash()
         host.record = lambda *_, **__: None
-        self.record("crashed", role.name, role.incarnation, note=fault.name)
-        if isinstance(host.server, Shard):
-            kept = role.snapshot.updates if role.snapshot else 0
-            fault.bit["updates lost"] += host.server.updates - kept
-            self.lost_updates += host.server.updates - kept
-        if not silent:
-            for other in self.roles.values():
-                if other.host is not None:
-                    fault.bit["calls cut off"] += other.host.reset_calls_to(role)
-        if repair_s is not None and not silent:
-            self.restart(role, repair_s)
-        self.consider_end()
+        host.place.host = None
+        return sum(other.reset_calls_to(host.place) for other in self.callers()) if host.machine.up else 0
+
+    def callers(self) -> Iterator[Host]:
+        yield from self.living()
+        yield from (hands.host for hands in self.hands.values() if hands.host is not None)
+
+    def end(self, running: Running, why: str = "its machine is down") -> None:
+        """A process is gone, whatever it was doing."""
+        if running.host is not None and running.host.life.up:
+            self.close(running.host)
+            self.record("crashed", running.host.name, running.host.incarnation, note=why)
+
+    # faults
+
+    def crash(self, running: Running, fault: faults.Injected, repair_s: float | None) -> None:
+        """A process is killed.  Its agent hears of it at once, and may not start the role again before the repair is over."""
+        role, host = running.role, running.host
+        self.holds[role] = math.inf if repair_s is None else self.now() + repair_s
+        running.hands.running.pop(running.process)
+        self.toll.felled(running, fault)
+        if host is not None:
+            fault.bit["calls cut off"] += self.close(host)
+            self.record("crashed", role, host.incarnation, note=fault.name)
+        running.hands.tell(running.process, "fault", fault.name)
+        self.consider_replicas()
 
     def lose_machine(self, machine: Machine, fault: faults.Injected, repair_s: float | None) -> None:
         """Everything on it is gone, and nobody is told."""
         if not machine.up:
             return
         machine.up = False
-        there = [role for role in self.roles.values() if role.machine is machine]
         self.record("crashed", machine.name, note=fault.name)
-        for role in there:
-            role.restarting = repair_s is not None and not role.ended
-            role.restarts += 1
-            self.crash(role, fault, repair_s, silent=True)
+        for running in list(self.hands[machine.name].running.values()):
+            self.toll.felled(running, fault)
+        self.hands[machine.name].down()
         if repair_s is not None:
-            self.at(self.now() + repair_s, lambda: self.repaired(machine, there))
-        self.consider_end()
+            self.at(self.now() + repair_s, partial(self.repaired, machine))
 
-    def repaired(self, machine: Machine, roles: list[Role]) -> None:
+    def repaired(self, machine: Machine) -> None:
         machine.up = True
-        for role in roles:
-            if role.host is None and not role.ended:
-                self.restart(role)
+        self.hands[machine.name].boot()
+
+    # the supervisor
+
+    def supervise(self, life: int) -> None:
+        """A life of the supervisor begins, on what the one before made durable."""
+        host = self.hosts[SUPERVISOR] = self.host(SUPERVISOR, life, self.places[SUPERVISOR])
+        wanted = roles(self.plan.scenario, real=self.real)
+        for role in wanted:
+            role.needs, role.machine = Needs(), self.home(role.name).name
+        self.membership = Ledger(
+            wanted, self.plan.job.timings, now=host.now, record=host.record, life=life, start_within_s=START_WITHIN_S + 2 * self.start_up_s
+        )
+        self.membership.on_over = self.over
+        self.record("started", SUPERVISOR, life, note=self.head.name)
+        self.toll.back(SUPERVISOR)
+        host.life.start(supervisor(host, self.membership))
+        host.life.exited.add_done_callback(self.supervised)
+
+    def supervised(self, exited: asyncio.Future[Any]) -> None:
+        """The supervisor has come to its end by itself: only when everything is over, or its disk is."""
+        error = exited.exception()
+        if error is not None and not isinstance(error, StoreFailed):
+            raise error
+        if error is not None:
+            self.fail(str(error))
+
+    def crash_supervisor(self, fault: faults.Injected, repair_s: float) -> None:
+        host = self.supervisor
+        if host is None:
+            return
+        self.toll.felled(host, fault)
+        fault.bit["calls cut off"] += self.close(host)
+        self.record("crashed", SUPERVISOR, host.incarnation, note=fault.name)
+        self.at(self.now() + repair_s + self.start_up_s, partial(self.supervise, host.incarnation + 1))
 
     # the end
 
-    def report_faults(self) -> list[faults.Injected]:
-        """Every declared fault with what it bit, slowdowns with the computing time that they cost."""
-        for role in self.roles.values():
-            if role.lost is not None and role.host is None:
-                fault, since = role.lost
-                fault.bit["seconds down, still"] += self.now() - since  # type: ignore[assignment]
-                role.lost = None
-        for machine in self.machines.values():
-            for index, lost_s in machine.lost_s.items():
-                self.faults[index].bit["computing seconds lost"] += lost_s  # type: ignore[assignment]
-            machine.lost_s.clear()
-        return self.faults
-
-    def exited(self, role: Role, exited: asyncio.Future[Any]) -> None:
-        """A role came to its end by itself."""
-        error = exited.exception()
-        if error is not None and not isinstance(error, Diverged | Refused):
-            raise error
-        role.host, role.ended = None, True
-        self.record("ended", role.name, role.incarnation, note=one_line(str(error)) if error else "done")
-        if isinstance(error, Diverged):
-            self.fail(str(error))
-        elif role.name == EVALUATOR:
-            self.final = exited.result()
+    def over(self) -> None:
+        """The supervisor says so."""
+        assert self.membership is not None
+        if self.membership.verdict == "done":
             self.finish()
-        self.consider_end()
-
-    def consider_end(self) -> None:
-        """With all shards finished, or no replica left, the evaluator has the last word.
-
-        A shard may lose what it had finished, if it crashes before that is durable.  So nothing is decided while a shard is
-        on its way back; and if it comes back unfinished, the replicas that thought the job was over are needed again.
-        """
-        shards = [role for role in self.roles.values() if role.name.startswith("shard/")]
-        replicas = [role for role in self.roles.values() if role.name.startswith("replica/")]
-        finished = self.finished
-        alive = any(r.host is not None or r.restarting for r in replicas)
-        if alive and not (finished and not self.real):
-            return
-        if not finished:
-            if any(r.restarting for r in shards):
-                return
-            needed = [r for r in replicas if r.ended] if all(r.host is not None for r in shards) else []
-            for role in needed:
-                self.restart(role)
-            if needed:
-                return
-            self.failed = self.failed or "no replica is left"
-        if self.real and self.roles[EVALUATOR].host is not None:
-            self.wake_evaluator(for_the_last_time=not finished)
-        elif not (self.real and self.roles[EVALUATOR].restarting):
-            self.finish()
-
-    def wake_evaluator(self, *, for_the_last_time: bool) -> None:
-        """Have it look now.  Of a finished job it ends by itself, when every shard has told it so, and must not give up before."""
-        self.over.set()
-        if not for_the_last_time:
-            self.over.clear()  # whoever waits is woken all the same
-
-    @property
-    def finished(self) -> bool:
-        """Is every shard up, and has it applied all that it was asked for?"""
-        servers = [role.host and role.host.server for role in self.roles.values() if role.name.startswith("shard/")]
-        return all(isinstance(server, Shard) and server.finished for server in servers)
-
-    def parameters(self) -> Any:
-        """What the shards hold at this moment; None if numerics are not real or a shard is down."""
-        shards = [self.roles[shared.name].host for shared in self.plan.job.shards]
-        if not self.real or any(host is None for host in shards):
-            return None
-        parameters = self.plan.network.initial()
-        for shared, host in zip(self.plan.job.shards, shards, strict=True):
-            if host is not None and isinstance(host.server, Shard):
-                parameters[shared.part].copy_(host.server.parameters)
-        return parameters
+        else:
+            self.fail(self.membership.reason)
 
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason
@@ -286,21 +270,60 @@ class Cluster:
         if not self.done.triggered:
             self.done.succeed()
 
+    def conclude(self, reason: str) -> None:
+        """Nothing more can come of this job: whoever looks from outside can know that, its supervisor cannot."""
+        if self.supervisor is None or self.membership is None:
+            self.fail(reason)
+            return
+        self.supervisor.life.context.run(self.membership.conclude, "failed", reason)
+
+    def consider_replicas(self) -> None:
+        replicas = [name for name in self.roles if role_kind(name) == "replica"]
+        if all(self.holds.get(name) == math.inf for name in replicas) and not self.finished:
+            self.conclude("no replica is left")
+
+    def shard(self, name: str) -> Shard | None:
+        """The shard of that name, if it is up."""
+        host = self.hosts.get(name)
+        return host.server if host is not None and host.life.up and isinstance(host.server, Shard) else None
+
+    @property
+    def finished(self) -> bool:
+        """Is every shard up, and has it applied all that it was asked for?"""
+        shards = [self.shard(shared.name) for shared in self.plan.job.shards]
+        return all(shard is not None and shard.finished for shard in shards)
+
+    def parameters(self) -> Any:
+        """What the shards hold at this moment; None if numerics are not real or a shard is down."""
+        if not self.real:
+            return None
+        parameters = self.plan.network.initial()
+        for shared in self.plan.job.shards:
+            shard = self.shard(shared.name)
+            if shard is None:
+                return None
+            parameters[shared.part].copy_(shard.parameters)
+        return parameters
+
     @property
     def watch_s(self) -> float:
         return 100 * self.plan.job.deadline_s
 
     def watch(self) -> None:
-        """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end."""
-        applied = sum(r.host.server.updates for r in self.roles.values() if r.host and isinstance(r.host.server, Shard))
-        hosts = [role.host for role in self.roles.values() if role.host is not None]
-        computing = any(host.device.running is not None or host.serving is not None for host in hosts)
-        to_come = any(fault.until_s > self.now() for fault in self.faults) or any(r.restarting for r in self.roles.values())
-        paused = any(role.host is not None and role.host.life.paused for role in self.roles.values())
-        if applied != self._last_progress[0] or computing or to_come or paused or self.finished:
+        """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end it."""
+        hosts = list(self.living())
+        applied = sum(host.server.updates for host in hosts if isinstance(host.server, Shard))
+        working = any(host.working or host.life.paused for host in hosts)
+        to_come = any(fault.until_s > self.now() for fault in self.faults) or self.supervisor is None
+        repairing = any(self.now() < until_s < math.inf for until_s in self.holds.values())
+        if applied != self._last_progress[0] or working or to_come or repairing:
             self._last_progress = (applied, self.now())
         elif self.now() > self._last_progress[1]:
-            missing = ", ".join(role.name for role in self.roles.values() if role.host is None and not role.ended) or "nobody"
-            self.fail(f"no update since {self._last_progress[1]:g} s; down: {missing}")
-            return
+            self.conclude(f"no update since {self._last_progress[1]:g} s; {self.missing()}")
         self.at(self.now() + self.watch_s, self.watch)
+
+    def missing(self) -> str:
+        """Who is not there, and why, as far as the supervisor knows."""
+        assert self.membership is not None
+        rows = [row for row in self.membership.overview().roles if row.state not in ("up", "ended")]
+        return "; ".join(f"{row.name}: {row.state}{f', {row.note}' if row.note else ''}" for row in rows[:5]) or "nobody is missing"

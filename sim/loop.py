@@ -255,6 +255,10 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         return self.call_later(when - self.env.now, callback, *args, context=context)
 
+    def world(self, when: float, callback: Callable[[], None]) -> None:
+        """Call it then, in no life's context: what the world does, whoever has asked for it."""
+        self.call_at(when, callback, context=contextvars.Context())
+
     def _after_shuffled(self, delay: float, event: Any) -> None:
         assert self._shuffle is not None
         self.env.schedule(event, NORMAL + self._shuffle.random(), delay)  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""One machine's agent, and the processes it starts: what runs on a simulated machine, and ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from core.agent import Agent
+from core.job import SUPERVISOR, agent_name
+from core.reports import Capacity, Process
+from sim.device import Machine
+from sim.host import Host, Place
+
+if TYPE_CHECKING:
+    from sim.cluster import Cluster
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A process that an agent was told to start.  It may live one life after another: a mirror that is promoted does."""
+
+    process: Process
+    hands: Hands
+    host: Host | None = None
+    """Its present life; none before it has started up."""
+
+    @property
+    def role(self) -> str:
+        return self.host.name if self.host is not None else self.process.name
+
+
+class Hands:
+    """`core.agent.Hands` on one machine."""
+
+    def __init__(self, cluster: Cluster, machine: Machine, number: int) -> None:
+        self.cluster, self.machine, self.number = cluster, machine, number
+        self.running: dict[Process, Running] = {}
+        self.boots = 0
+        self.host: Host | None = None
+        """Of the agent."""
+        self.agent: Agent | None = None
+
+    # the agent
+
+    def boot(self) -> None:
+        """The machine is up: a new life of its agent begins."""
+        self.boots += 1
+        self.host = self.cluster.host(agent_name(self.number), self.boots, Place(self.machine))
+        self.host.introduce(SUPERVISOR, 0, SUPERVISOR)
+        self.host.life.start(self.serve(self.host))
+        self.host.life.exited.add_done_callback(self.orphaned)
+
+    async def serve(self, host: Host) -> str:
+        timings, capacity = self.cluster.plan.job.timings, Capacity(storage=self.machine.name)
+        self.agent = Agent(host, self, boot=self.boots, host=self.machine.name, capacity=capacity, timings=timings)
+        return await self.agent.run()
+
+    def orphaned(self, _: asyncio.Future[str]) -> None:
+        """It has heard of no supervisor for too long, or the job is over; whatever it started ends with it, and it is begun anew."""
+        self.down()
+        self.cluster.at(self.cluster.now() + self.cluster.start_up_s, self.boot)
+
+    def down(self) -> list[Running]:
+        """Nothing runs here any more; what did."""
+        gone, self.running = list(self.running.values()), {}
+        if self.host is not None:
+            self.host.life.crash()
+            self.host = None
+        for running in gone:
+            self.cluster.end(running)
+        return gone
+
+    def tell(self, process: Process, outcome: str, how: str) -> None:
+        """The agent hears that one of its processes is over."""
+        if self.host is not None and self.agent is not None and self.host.life.admits(partial(self.tell, process, outcome, how)):
+            self.host.life.context.run(self.agent.ended, process, outcome, how)
+
+    # core.agent.Hands
+
+    def start(self, process: Process) -> None:
+        self.running[process] = Running(process, self)
+        self.schedule(self.running[process])
+
+    def schedule(self, running: Running) -> None:
+        """It is up after `start_up`, counted from when nothing keeps it from starting; that may be never."""
+        begins_s = max(self.cluster.now(), self.cluster.holds.get(running.process.name, 0.0)) + self.cluster.start_up_s
+        if begins_s < float("inf"):
+            self.cluster.at(begins_s, partial(self.begin, running))
+
+    def begin(self, running: Running) -> None:
+        if self.running.get(running.process) is not running:
+            return  # it was killed before it was up
+        if self.held(running.process):
+            self.schedule(running)
+        else:
+            self.cluster.live(running, *running.process)
+
+    def kill(self, process: Process) -> None:
+        running = self.running.pop(process, None)
+        if running is not None:
+            self.cluster.end(running, "killed: it is not wanted any more")
+
+    def held(self, process: Process) -> bool:
+        running = self.running.get(process)
+        return running is not None and running.host is None and self.cluster.holds.get(process.name, 0.0) > self.cluster.now()
+
+    def lively(self) -> tuple[Process, ...]:
+        return tuple(process for process, running in self.running.items() if running.host is not None and running.host.working)
