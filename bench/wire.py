@@ -1,12 +1,13 @@
-"""How fast a push and a fetch of 64 MiB are, beside a bare gRPC stream of the same chunks measured in the same run.
+"""How fast a push and a fetch of 64 MiB are: ours over gRPC and over shared memory, beside what else moves tensors.
 
     python -m bench.wire [--rounds 15] [--mib 64] [--threads 1] [--bare-keeps-memory] [--device cuda] [--json]
 
 Ours is the executor's whole path: a `Shard` with Adagrad on a `Host` in a process of its own, a replica's `Host` in another.
-A push is staged whole, applied and acknowledged; every fetch follows a push, so the shard copies its parameters for each,
-and they land in a buffer that is used again.  Bare is the least that gRPC does between two processes: chunks cut beforehand
-on one side, dropped on the other; with `--bare-keeps-memory` under the setting of malloc that our roles run with.  Rounds
-alternate between ours and bare, figures are medians; what to compare between machines is the ratio, not the rates.
+A push is staged whole, applied and acknowledged; every fetch follows a push, so the shard copies its parameters for each.
+*Bare* is the least that gRPC does between two processes: chunks cut beforehand on one side, dropped on the other; with
+`--bare-keeps-memory` under the setting of malloc that our roles run with.  *rpc* is torch.distributed.rpc with the same
+Adagrad, block by block, behind a push.  *gloo* sends and receives, and answers with one element; it applies nothing.  Rounds
+alternate between them all, figures are medians; what to compare between machines is the ratios, not the rates.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from core.journal import Journal
 from core.messages import Fetch, Push
 from core.rules import Adagrad
 from core.shard import Shard
+from exec.addresses import free_port
 from exec.codec import Identity, Payload
 from exec.device import keep_memory
 from exec.host import Host
-from exec.transport import CHUNK, CLIENT_OPTIONS, METHOD, SERVER_OPTIONS
+from exec.transport import CHUNK, METHOD, SERVER_OPTIONS, client_options
 
 WARM_UP = 3
 """Rounds not counted: the first ones fault memory in, and grow gRPC's windows."""
@@ -50,24 +52,31 @@ def shard_process(pipe: Connection, options: argparse.Namespace) -> None:
 
 async def serve_shard(pipe: Connection, count: int) -> None:
     job = Job(shards=(Shared("shard/0", slice(0, count)),), replicas=1)
-    async with Host(Identity("bench", "shard/0", 1), Journal(), deadline_s=60) as host:
-        parameters = torch.zeros(count)
-        shard = Shard(host, job, parameters, Adagrad(0.01))
-        pipe.send(host.serve(shard, Payload(parameters.dtype, parameters.nbytes)))
+    limits = (Payload("float32", count * 4),)
+    async with Host(Identity("bench", "shard/0", 1), Journal(), deadline_s=60, limits=limits) as host:
+        shard = Shard(host, job, torch.zeros(count), Adagrad(0.01))
+        pipe.send(host.serve(shard))
         over = asyncio.ensure_future(asyncio.to_thread(pipe.recv))
         await asyncio.wait([over, host.failure], return_when=asyncio.FIRST_COMPLETED)
 
 
 def replica_process(pipe: Connection, options: argparse.Namespace, address: str) -> None:
-    """Ours, the asking side: for each step it is sent, sends the seconds it took."""
+    """Ours over gRPC, the asking side: for each step it is sent, sends the seconds it took."""
     keep_memory()
     torch.set_num_threads(1)
-    asyncio.run(ask_shard(pipe, options, address))
+    asyncio.run(ask_shard(pipe, options, address, shared_memory=False))
 
 
-async def ask_shard(pipe: Connection, options: argparse.Namespace, address: str) -> None:
-    async with Host(Identity("bench", "replica/0", 1), Journal(), deadline_s=60) as host:
-        host.introduce("shard/0", address)
+def near_replica_process(pipe: Connection, options: argparse.Namespace, address: str) -> None:
+    """Ours over shared memory."""
+    keep_memory()
+    torch.set_num_threads(1)
+    asyncio.run(ask_shard(pipe, options, address, shared_memory=True))
+
+
+async def ask_shard(pipe: Connection, options: argparse.Namespace, address: str, *, shared_memory: bool) -> None:
+    async with Host(Identity("bench", "replica/0", 1), Journal(), deadline_s=60, shared_memory=shared_memory) as host:
+        host.introduce("shard/0", 1, address)
         replica = Replica(host, options.count, options.device)
         while (step := await asyncio.to_thread(pipe.recv)) in STEPS:
             began = time.perf_counter()
@@ -94,6 +103,8 @@ class Replica:
     async def fetch(self) -> None:
         reply = await self.host.call("shard/0", Fetch(self.parameters))
         assert reply.progress.updates == self.updates
+        if reply.vector is not self.parameters:
+            self.parameters.copy_(reply.vector)  # it lies in shared memory: a replica installs it from there
         if self.remote:
             self.device_parameters.copy_(self.parameters)
             torch.cuda.synchronize()
@@ -131,13 +142,101 @@ def bare_client(pipe: Connection, options: argparse.Namespace, address: str) -> 
     if options.bare_keeps_memory:
         keep_memory()
     messages = {"push": [b"push", *cut_beforehand(options.count)], "fetch": [b"fetch"]}
-    with grpc.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
+    with grpc.insecure_channel(address, options=client_options(1.0)) as channel:
         begin = channel.stream_stream(METHOD)
         while (step := pipe.recv()) in STEPS:
             began = time.perf_counter()
             for _chunk in begin(iter(messages[step])):
                 pass
             pipe.send(time.perf_counter() - began)
+
+
+RPC: dict[str, Any] = {}
+"""What the server of torch.distributed.rpc holds."""
+
+
+def rpc_push(gradient: torch.Tensor) -> int:
+    RPC["rule"].apply(RPC["parameters"], gradient)
+    return 1
+
+
+def rpc_fetch() -> torch.Tensor:
+    return RPC["parameters"]  # type: ignore[no-any-return]
+
+
+def rpc_begin(name: str, rank: int, port: int) -> Any:
+    from torch.distributed import rpc
+
+    rpc.init_rpc(name, rank=rank, world_size=2, rpc_backend_options=rpc.TensorPipeRpcBackendOptions(init_method=f"tcp://127.0.0.1:{port}"))
+    return rpc
+
+
+def rpc_server(pipe: Connection, options: argparse.Namespace) -> None:
+    keep_memory()
+    torch.set_num_threads(options.threads)
+    port = free_port("127.0.0.1", 0)
+    RPC.update(parameters=torch.zeros(options.count), rule=Adagrad(0.01))
+    RPC["rule"].start(RPC["parameters"])
+    pipe.send(str(port))
+    rpc = rpc_begin("server", 0, port)
+    pipe.recv()
+    rpc.shutdown(graceful=False)
+
+
+def rpc_client(pipe: Connection, options: argparse.Namespace, port: str) -> None:
+    keep_memory()
+    torch.set_num_threads(1)
+    rpc = rpc_begin("client", 1, int(port))
+    gradient, parameters = torch.full((options.count,), 0.5), torch.zeros(options.count)
+    while (step := pipe.recv()) in STEPS:
+        began = time.perf_counter()
+        if step == "push":
+            rpc.rpc_sync("server", rpc_push, (gradient,))
+        else:
+            parameters.copy_(rpc.rpc_sync("server", rpc_fetch))
+        pipe.send(time.perf_counter() - began)
+    rpc.shutdown(graceful=False)
+
+
+def gloo_begin(rank: int, port: int) -> Any:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    return dist
+
+
+def gloo_server(pipe: Connection, options: argparse.Namespace) -> None:
+    port = free_port("127.0.0.1", 0)
+    pipe.send(str(port))
+    dist = gloo_begin(0, port)
+    vector, what, told = torch.zeros(options.count), torch.zeros(1), torch.zeros(1)
+    while True:
+        dist.recv(what, 1)
+        if what.item() == STEPS.index("push"):
+            dist.recv(vector, 1)
+            dist.send(told, 1)
+        elif what.item() == STEPS.index("fetch"):
+            dist.send(vector, 1)
+        else:
+            break
+    pipe.recv()
+    dist.destroy_process_group()
+
+
+def gloo_client(pipe: Connection, options: argparse.Namespace, port: str) -> None:
+    dist = gloo_begin(1, int(port))
+    vector, told = torch.zeros(options.count), torch.zeros(1)
+    while (step := pipe.recv()) in STEPS:
+        began = time.perf_counter()
+        dist.send(torch.tensor([float(STEPS.index(step))]), 0)
+        if step == "push":
+            dist.send(vector, 0)
+            dist.recv(told, 0)
+        else:
+            dist.recv(vector, 0)
+        pipe.send(time.perf_counter() - began)
+    dist.send(torch.tensor([-1.0]), 0)
+    dist.destroy_process_group()
 
 
 class Pair:
@@ -170,7 +269,11 @@ class Pair:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Median seconds of each step of each pair."""
-    pairs = {"bare": Pair(bare_server, bare_client, options), "ours": Pair(shard_process, replica_process, options)}
+    kinds = {
+        "bare gRPC": (bare_server, bare_client), "ours, gRPC": (shard_process, replica_process),
+        "ours, shared": (shard_process, near_replica_process), "torch rpc": (rpc_server, rpc_client), "gloo": (gloo_server, gloo_client),
+    }  # fmt: skip
+    pairs = {name: Pair(server, client, options) for name, (server, client) in kinds.items()}
     times: dict[str, list[float]] = {}
     for _ in range(WARM_UP + options.rounds):
         for step in STEPS:
@@ -182,15 +285,22 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def show(seconds: dict[str, float], options: argparse.Namespace) -> None:
-    rates = {name: options.count * 4 / taken / 1e9 for name, taken in seconds.items()}
-    ratio = (seconds["bare push"] + seconds["bare fetch"]) / (seconds["ours push"] + seconds["ours fetch"])
+    names = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in seconds))
+    both = {name: seconds[f"{name} push"] + seconds[f"{name} fetch"] for name in names}
+    ratios = {"ours, gRPC / bare gRPC": both["bare gRPC"] / both["ours, gRPC"], "ours, shared / torch rpc": both["torch rpc"] / both["ours, shared"]}
     if options.json:
-        print(json.dumps({**vars(options), "seconds": seconds, "gigabytes_per_second": rates, "ratio": ratio}))
+        print(json.dumps({**vars(options), "seconds": seconds, "ratios": ratios}))
         return
     print(f"{options.mib} MiB of float32 on {options.device}, {options.threads} threads, medians of {options.rounds} rounds")
-    for name, rate in rates.items():
-        print(f"  {name:<12} {seconds[name] * 1e3:7.1f} ms  {rate:5.2f} GB/s")
-    print(f"  push and fetch together: {ratio:.2f} of the bare stream's rate")
+    size = options.count * 4
+    for name in names:
+        push, fetch = seconds[f"{name} push"], seconds[f"{name} fetch"]
+        print(
+            f"  {name:<13} push {push * 1e3:6.1f} ms {size / push / 1e9:5.2f} GB/s   fetch {fetch * 1e3:6.1f} ms {size / fetch / 1e9:5.2f} GB/s"
+            f"   together {2 * size / both[name] / 1e9:5.2f} GB/s"
+        )
+    for name, ratio in ratios.items():
+        print(f"  rate of {name}: {ratio:.2f}")
 
 
 def main() -> None:

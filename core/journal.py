@@ -40,6 +40,7 @@ LEGEND: dict[str, str] = {
     "promoted": "peer: shard; number: its life from now on; note: the mirror that it lives on in",
     "abandoned": "peer: role that is given up; number: its last life; note: last words",
     "begun": "number: roles that are there; note: who is not",
+    "recovered": "a life of the supervisor that goes on from its ledger; note: what that holds",
     "concluded": "note: how the job ended, and why",
     # cluster
     "started": "peer: role; number: the life that begins; note: machine or process",

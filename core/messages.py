@@ -83,9 +83,14 @@ class Parameters(Reply):
 
 @dataclass(slots=True, eq=False)
 class Fetch(Request[Parameters]):
-    """Ask a shard for its slice.  `into`, if given, is a buffer that a host may receive the answer in; it never travels."""
+    """Ask a shard for its slice.
+
+    `into`: a buffer that the asking host may receive the answer in.  `room`: memory of the asking process in which the shard
+    may lay its slice at once, where the serving host can see that.  Neither travels.
+    """
 
     into: Any = field(default=None, repr=False)
+    room: Any = field(default=None, repr=False)
 
 
 @dataclass(slots=True, eq=False)

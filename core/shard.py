@@ -77,7 +77,7 @@ class Shard:
         if self.pushes.outlived(sender):
             return self.refuse(sender, f"{sender.name} lives a later life than {sender.incarnation}")
         if isinstance(request, Fetch):
-            return self.fetch()
+            return self.fetch(request.room)
         if isinstance(request, Join):
             self.pushes.join(sender)
         elif isinstance(request, Finish):
@@ -129,7 +129,9 @@ class Shard:
             self.position += 1
             self.finished = entry.change.reason
 
-    def fetch(self) -> Outcome:
+    def fetch(self, room: Any = None) -> Outcome:
+        if room is not None:
+            return Outcome(Parameters(room.copy_(self.parameters), self.progress()), self._cost_of_copy)
         if self._published is not None and self._published.progress.finished == self.finished:
             return Outcome(self._published)
         self._published = None  # nobody else may hold it: then its buffer takes the next copy

@@ -80,7 +80,7 @@ async def supervisor(node: Node, membership: Membership) -> Membership:
     kept = await node.store.read()
     if kept.manifest is not None:
         membership.restore(kept.manifest)
-        node.record("restored", note=f"{len(membership.roles)} roles, {membership.phase}")
+        node.record("recovered", note=f"{len(membership.roles)} roles, {membership.phase}")
     server = Supervisor(node, membership)
     node.serve(server)
     saving = asyncio.ensure_future(server.save())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import grpc
 
 from core.messages import CallFailed, Reply, Request, TimedOut, Unreachable
 from exec.certificates import TARGET, Credentials
-from exec.codec import DTYPES, Answer, Fault, Malformed, Payload, decode_reply, dtype_of
+from exec.codec import DTYPES, Answer, Fault, Identity, Malformed, Payload, decode_reply, dtype_of, encode_request
+from exec.shared_memory import Segment, Segments, worth
 from exec.transport import METHOD, client_options, end_here, message, next_header
 
 
@@ -23,8 +25,11 @@ class Landed(NamedTuple):
 class Peer:
     """The way to one peer, at one address."""
 
-    def __init__(self, name: str, life: int, address: str, *, keepalive_s: float, credentials: Credentials | None) -> None:
-        self.name, self.life, self.address = name, life, address
+    def __init__(
+        self, name: str, life: int, address: str, *, keepalive_s: float, credentials: Credentials | None, segments: Segments, near: bool
+    ) -> None:  # fmt: skip
+        """`near`: is it on this host, as far as its address tells?  Then payloads go through `segments`."""
+        self.name, self.life, self.address, self.segments, self.near = name, life, address, segments, near
         options = client_options(keepalive_s)
         if credentials is None:
             self.channel = grpc.insecure_channel(address, options=options)
@@ -33,33 +38,61 @@ class Peer:
             self.channel = grpc.secure_channel(address, shown, options=(*options, ("grpc.ssl_target_name_override", TARGET)))
         self.begin = self.channel.stream_stream(METHOD)
 
-    def ask(self, header: bytes, request: Request[Any], deadline_s: float) -> Landed:
-        """One call, to its end; blocks, so for a thread that has nothing else to do.
+    def ask(self, own: Identity, life: int, request: Request[Any], deadline_s: float) -> Landed:
+        """One call to that life (0: whichever is there), to its end; blocks, so for a thread that has nothing else to do.
 
         Raises Unreachable, TimedOut, or Malformed for an answer that is nonsense.  Nothing writes into a buffer that the
         request lent once this is over.
         """
+        ticket = self.segments.take(request.payload.nbytes) if self.near and worth(request.payload) else None
+        into = getattr(request, "into", None)
+        room = self.segments.take(into.nbytes) if self.near and worth(into) else None
+        landed = None
         try:
-            stream = self.begin(message(header, request.payload), timeout=deadline_s)
+            if ticket is not None:
+                ticket.lay(request.payload)
+            header = encode_request(own, life, request, ticket.name if ticket else "", room.name if room else "")
+            landed = self.call(message(header, request.payload if ticket is None else None), into, room, deadline_s)
+        finally:
+            for segment in filter(None, (ticket, room)):
+                if landed is None:
+                    self.segments.forget(segment)
+                elif segment is ticket or not landed.answer.in_room:
+                    self.segments.give_back(segment)
+        if landed.answer.not_mapped:
+            self.near = False  # its /dev/shm is another one; and nobody has looked at the request
+            return self.ask(own, life, request, deadline_s)
+        return landed
+
+    def call(self, messages: Iterator[bytes], into: Any, room: Segment | None, deadline_s: float) -> Landed:
+        try:
+            stream = self.begin(messages, timeout=deadline_s)
         except ValueError as error:  # grpc's word for a closed channel
             raise Unreachable(f"the way to {self.name} is closed") from error
         try:
-            return self.take_in(stream, getattr(request, "into", None))
+            return self.take_in(stream, into, room)
         except grpc.RpcError as error:
             raise failure(self.name, error) from error
         finally:
             stream.cancel()  # changes nothing once the call is over
 
-    def take_in(self, stream: Any, into: Any) -> Landed:
+    def take_in(self, stream: Any, into: Any, room: Segment | None) -> Landed:
         header = next_header(stream)
         answer = decode_reply(header)
         if answer.payload is None:
             end_here(stream)
             return Landed(answer, answer.reply(None), len(header))
-        from exec.tensors import receive
+        if answer.in_room:
+            end_here(stream)
+            if room is None or answer.payload.nbytes != room.nbytes or answer.payload.dtype != dtype_of(into):
+                raise Malformed(Fault.DTYPE, f"{answer.payload.nbytes} bytes of {answer.payload.dtype} where no such room was left")
+            vector = room.tensor(answer.payload)
+            self.segments.give_back_with(vector, room)
+        else:
+            from exec.tensors import receive
 
-        vector = landing(answer.payload, into)
-        receive(stream, vector)
+            vector = landing(answer.payload, into)
+            receive(stream, vector)
         return Landed(answer, answer.reply(vector), len(header) + answer.payload.nbytes)
 
     def close(self) -> None:

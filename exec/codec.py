@@ -93,6 +93,10 @@ class Call:
     sender: Sender
     addressee_life: int
     payload: Payload | None
+    ticket: str
+    """The segment in which the payload lies, "" where it follows."""
+    room: str
+    """The segment that the reply's payload may be put into, "" for none."""
     envelope: wire.RequestEnvelope
 
     def request(self, vector: Any) -> Request[Any]:
@@ -131,7 +135,11 @@ class Answer:
     job: str
     life: int
     payload: Payload | None
+    in_room: bool
+    """Does it lie where the caller left room for it?"""
     misaddressed: str
+    not_mapped: str
+    """Why the request's segment was no use ("": it was, or there was none)."""
     envelope: wire.ReplyEnvelope
 
     def reply(self, vector: Any) -> Reply:
@@ -149,6 +157,8 @@ class Answer:
                 return Refusal(self.envelope.refusal.reason)
             case "misaddressed":
                 return Refusal(self.envelope.misaddressed.reason)
+            case "not_mapped":
+                return Refusal(self.envelope.not_mapped.reason)
             case "behind":
                 return Behind()
             case "relayed":
@@ -158,7 +168,7 @@ class Answer:
         raise Malformed(Fault.UNDECODABLE, "an envelope without a reply")
 
 
-def encode_request(own: Identity, addressee_life: int, request: Request[Any]) -> bytes:
+def encode_request(own: Identity, addressee_life: int, request: Request[Any], ticket: str = "", room: str = "") -> bytes:
     """The envelope of a request; its payload is `request.payload`."""
     body: dict[str, Any]
     match request:
@@ -189,6 +199,8 @@ def encode_request(own: Identity, addressee_life: int, request: Request[Any]) ->
         incarnation=own.incarnation,
         addressee_life=addressee_life,
         payload=describe(request.payload),
+        ticket=ticket,
+        room=room,
         **body,
     )
     return envelope.SerializeToString()
@@ -208,12 +220,16 @@ def decode_request(header: bytes) -> Call:
         check_copy(envelope.copy)
     expected = envelope.HasField("push") or envelope.HasField("install") or envelope.copy.HasField("push")
     payload = payload_of(envelope, expected=expected)
-    call = Call(envelope.job, Sender(envelope.sender, envelope.incarnation), envelope.addressee_life, payload, envelope)
+    if envelope.ticket and payload is None:
+        raise Malformed(Fault.UNDECODABLE, "a ticket for nothing")
+    check_text(envelope.ticket, envelope.room)
+    sender = Sender(envelope.sender, envelope.incarnation)
+    call = Call(envelope.job, sender, envelope.addressee_life, payload, envelope.ticket, envelope.room, envelope)
     call.request(None)  # raises now, before anybody waits for a payload
     return call
 
 
-def encode_reply(own: Identity, reply: Reply) -> bytes:
+def encode_reply(own: Identity, reply: Reply, *, in_room: bool = False) -> bytes:
     """The envelope of a reply; its payload is `reply.payload`."""
     body: dict[str, Any]
     match reply:
@@ -237,13 +253,19 @@ def encode_reply(own: Identity, reply: Reply) -> bytes:
         case _:
             raise TypeError(f"{type(reply).__name__} has no envelope")
     payload = describe(reply.payload)
-    return wire.ReplyEnvelope(job=own.job, life=own.incarnation, payload=payload, **body).SerializeToString()
+    return wire.ReplyEnvelope(job=own.job, life=own.incarnation, payload=payload, in_room=in_room, **body).SerializeToString()
 
 
 def encode_misaddressed(own: Identity, reason: str) -> bytes:
     """The envelope that tells a caller which job and life it reached instead."""
     misaddressed = wire.Misaddressed(reason=fit(reason))
     return wire.ReplyEnvelope(job=own.job, life=own.incarnation, misaddressed=misaddressed).SerializeToString()
+
+
+def encode_not_mapped(own: Identity, reason: str) -> bytes:
+    """The envelope that tells a caller to send its payload along."""
+    not_mapped = wire.NotMapped(reason=fit(reason))
+    return wire.ReplyEnvelope(job=own.job, life=own.incarnation, not_mapped=not_mapped).SerializeToString()
 
 
 def decode_reply(header: bytes) -> Answer:
@@ -258,9 +280,11 @@ def decode_reply(header: bytes) -> Answer:
         envelope.finished.reason,
         envelope.refusal.reason,
         envelope.misaddressed.reason,
+        envelope.not_mapped.reason,
     )
     payload = payload_of(envelope, expected=envelope.HasField("parameters"))
-    answer = Answer(envelope.job, envelope.life, payload, envelope.misaddressed.reason, envelope)
+    told = envelope.misaddressed.reason, envelope.not_mapped.reason
+    answer = Answer(envelope.job, envelope.life, payload, envelope.in_room, *told, envelope)
     answer.reply(None)  # raises now, before anybody waits for a payload
     return answer
 

@@ -9,13 +9,15 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
-NAME = re.compile(r"([a-z]+)\.([0-9]+)\.([0-9]+)")
+NAME = re.compile(r"([a-z]+)\.([0-9]+)(?:\.([0-9]+))?")
 
 BUFFERS_AT_ONCE = 1024
 """Linux's IOV_MAX: what one writev takes."""
@@ -30,9 +32,9 @@ class Named(NamedTuple):
 
 
 def listing(folder: Path, kind: str) -> list[Named]:
-    """Everything of that kind in the folder, in order of life and number."""
-    matches = (NAME.fullmatch(name) for name in os.listdir(folder))  # noqa: PTH208  names are all that is wanted
-    return sorted(Named(int(match[2]), int(match[3]), folder / match[0]) for match in matches if match and match[1] == kind)
+    """Everything of that kind in the folder, in order of life and number.  Raises OSError."""
+    matches = [NAME.fullmatch(path.name) for path in folder.iterdir()]
+    return sorted(Named(int(match[2]), int(match[3] or 0), folder / match[0]) for match in matches if match and match[1] == kind)
 
 
 def make_folder(path: Path) -> None:
@@ -45,14 +47,15 @@ def make_folder(path: Path) -> None:
 
 def create(path: Path) -> int:
     """A new file to be appended to; its descriptor."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
 
-def sync(path: Path) -> None:
-    """What was written to a file is durable then; of a folder: which names it holds."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def write_file(path: Path, buffers: Iterable[Any]) -> None:
+    """A new file with that content, synced; its name is durable once its folder is."""
+    descriptor = create(path)
     with naming(path):
         try:
+            write_all(descriptor, buffers)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -69,14 +72,37 @@ def write_all(descriptor: int, buffers: Iterable[Any]) -> None:
             left[0] = left[0][written:]
 
 
-def discard(path: Path) -> None:
-    """Remove a folder; whatever comes in between, what is still there of it does not bear its name."""
-    trash = path.with_name(f"trash.{path.name}")
-    with naming(path):
+def read_into(file: FileIO, buffer: Any) -> int:
+    """Fill a buffer from where the file stands; returns how many bytes there were."""
+    left = memoryview(buffer)
+    while left and (count := file.readinto(left)):
+        left = left[count:]
+    return len(buffer) - len(left)
+
+
+def sync(folder: Path) -> None:
+    """Which names the folder holds is durable then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with naming(folder):
         try:
-            path.rename(trash)
-        except FileNotFoundError:
-            return
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def checksum(buffers: Iterable[Any]) -> int:
+    """CRC-32 of buffers of bytes in a row: 1.7 GB/s here, without the interpreter's lock; blake2b does 0.3."""
+    total = 0
+    for buffer in buffers:
+        total = crc32(buffer, total)
+    return total
+
+
+def discard(path: Path) -> None:
+    """Remove a folder if it is there.  By its name it is there whole or not at all, whenever somebody looks."""
+    trash = path.with_name(f"trash.{path.name}")
+    with suppress(FileNotFoundError):
+        path.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -84,6 +110,11 @@ def clear_trash(folder: Path) -> None:
     """Remove what somebody died over discarding."""
     for trash in folder.glob("trash.*"):
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove(files: Sequence[Named]) -> None:
+    for file in files:
+        file.path.unlink(missing_ok=True)
 
 
 @contextmanager

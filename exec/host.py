@@ -52,13 +52,15 @@ from core.node import Outcome, Recorder, Server, Store
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
 from core.timings import Timings
 from core.work import Work
+from exec import addresses
 from exec.certificates import Credentials
 from exec.chaos import Fate, Interference
 from exec.client import Landed, Peer
-from exec.codec import Fault, Identity, Malformed, Payload, encode_request
+from exec.codec import Fault, Identity, Malformed, Payload
 from exec.device import Device
 from exec.relay import Relay, Relayed
 from exec.server import Listener, NotDurable, ServerFailed
+from exec.shared_memory import Segments
 from exec.transport import Traffic
 
 R = TypeVar("R")
@@ -114,6 +116,7 @@ class Host:
         self.refusals: Counter[str] = Counter()
         self._store, self._bind, self._port, self._credentials, self._limits = store, bind, port, credentials, limits
         self._shared_memory, self._interference = shared_memory, interference
+        self._segments = Segments(own)
         self._peers: dict[str, Peer] = {}
         self._lives: dict[str, int] = {}
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="calling")
@@ -152,7 +155,10 @@ class Host:
             del self._peers[peer]
         self._lives[peer] = max(life, self._lives.get(peer, 0))
         if address:
-            self._peers[peer] = Peer(peer, life, address, keepalive_s=self.timings.keepalive_s, credentials=self._credentials)
+            near = self._shared_memory and self._segments.usable and addresses.split(address)[0] == self._bind
+            self._peers[peer] = Peer(
+                peer, life, address, keepalive_s=self.timings.keepalive_s, credentials=self._credentials, segments=self._segments, near=near
+            )
 
     def call(self, peer: str, request: Request[R]) -> asyncio.Future[R]:
         """See `core.node.Node`.  Whoever cancels the future of a Fetch has given its buffer up: it may still be written."""
@@ -162,25 +168,25 @@ class Host:
         if way is None:
             future.set_exception(Unreachable(f"{self.name} knows no address of {peer}"))
             return future
-        header = encode_request(self.own, self._lives.get(peer, 0), request)
-        self.sent.count(len(header) + (0 if request.payload is None else request.payload.nbytes))
+        life = self._lives.get(peer, 0)
+        self.sent.count(0 if request.payload is None else request.payload.nbytes)
         deadline_s = min(self.deadline_s, self.timings.detect_within_s) if isinstance(request, PROMPT) else self.deadline_s
         if self._interference is not None:
             fate = self._interference.judge(peer, self.now(), self.record)
-            asked = self._threads.submit(self._interfered, fate, way, header, request, deadline_s)
+            asked = self._threads.submit(self._interfered, fate, way, life, request, deadline_s)
         else:
-            asked = self._threads.submit(way.ask, header, request, deadline_s)
+            asked = self._threads.submit(way.ask, self.own, life, request, deadline_s)
         asked.add_done_callback(lambda asked: self.loop.call_soon_threadsafe(self._land, peer, request, future, asked))
         return future
 
-    def _interfered(self, fate: Fate, way: Peer, header: bytes, request: Request[Any], deadline_s: float) -> Landed:
+    def _interfered(self, fate: Fate, way: Peer, life: int, request: Request[Any], deadline_s: float) -> Landed:
         """A call under a declared fault."""
         self._closing.wait(min(fate.delay_s, deadline_s))
         began = time.monotonic()
         if not fate.request_lost:
-            landed = way.ask(header, request, deadline_s)
+            landed = way.ask(self.own, life, request, deadline_s)
             if fate.twice:
-                landed = way.ask(header, request, deadline_s)
+                landed = way.ask(self.own, life, request, deadline_s)
             if not fate.reply_lost:
                 return landed
         self._closing.wait(deadline_s - (time.monotonic() - began))
@@ -294,6 +300,7 @@ class Host:
         for peer in peers.values():
             peer.close()
         await asyncio.to_thread(self._end_threads)
+        self._segments.close()
         for which, traffic in (("sent", self.sent), ("received", self.received)):
             self.record("counted", "", traffic.messages, traffic.nbytes, which)
         for fault, count in sorted(self.refusals.items()):

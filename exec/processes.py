@@ -17,6 +17,7 @@ from core.job import SUPERVISOR
 from core.node import Recorder
 from core.reports import Process
 from exec.jobfile import Charge
+from exec.shared_memory import sweep
 from report.exits import Exit
 
 PATIENCE_S = 3.0
@@ -217,6 +218,7 @@ class Processes:
     def _ended(self, child: Child, status: int) -> None:
         self.children.pop(child.process, None)
         child.ended.set_result(status)
+        sweep(self.charge.job.job, child.process.name, child.process.life)
         self.pid_file(child.process).unlink(missing_ok=True)
         code = os.waitstatus_to_exitcode(status)
         outcome, how = OUTCOMES.get(code, "crashed"), child.fate(status)

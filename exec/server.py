@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import grpc
 
-from core.messages import Refusal, Reply, Request, Sender, misaddressed
+from core.messages import Fetch, Refusal, Reply, Request, Sender, misaddressed
 from exec import addresses
 from exec.certificates import Credentials
-from exec.codec import Call, Fault, Identity, Malformed, Payload, decode_request, encode_misaddressed, encode_reply
+from exec.codec import Call, Fault, Identity, Malformed, Payload, decode_request, dtype_of, encode_misaddressed, encode_not_mapped, encode_reply
+from exec.shared_memory import Mapped, NotMapped
 from exec.transport import METHOD, SERVER_OPTIONS, end_here, message, next_header
 
 
@@ -53,6 +54,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     handler: Handler
     limits: tuple[Payload, ...]
     """The types of payload that are taken in, each with its greatest length."""
+    segments: Mapped
 
     def service(self, details: Any) -> Any:
         return grpc.stream_stream_rpc_method_handler(self.answer) if details.method == METHOD else None
@@ -69,6 +71,12 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
                 yield from self.told(encode_misaddressed(self.own, reason), None)
                 return
             reply = self.carry_out(call, header, messages)
+            if call.room and reply.payload is not None and self.put(reply, call):
+                yield from self.told(encode_reply(self.own, reply, in_room=True), None, reply.payload.nbytes)
+                return
+        except NotMapped as missing:
+            yield from self.told(encode_not_mapped(self.own, str(missing)), None)
+            return
         except Malformed as nonsense:
             self.handler.refused(nonsense.fault, peer, nonsense.reason)
             reply = Refusal(nonsense.reason)
@@ -86,11 +94,19 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         """Take in what is left of the request, and have it handled."""
         if call.payload is None:
             end_here(messages)
-            return self.handler.handle(call.request(None), call.sender, len(header))
-        from exec.tensors import collect
-
+            request = call.request(None)
+            if isinstance(request, Fetch) and call.room and self.limits:
+                request.room = self.room(call, self.limits[0])
+            return self.handler.handle(request, call.sender, len(header))
         self.check(call.payload)
-        request = call.request(collect(messages, call.payload))
+        if call.ticket:
+            end_here(messages)
+            found = self.segments.find(call.ticket, call.payload.nbytes, call.job, call.sender.name, call.sender.incarnation)
+            request = call.request(found.tensor(call.payload))
+        else:
+            from exec.tensors import collect
+
+            request = call.request(collect(messages, call.payload))
         return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
 
     def check(self, payload: Payload) -> None:
@@ -102,8 +118,25 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             reason = f"a payload of {payload.nbytes} bytes; {self.own.name} takes {limit.nbytes}"
             raise Malformed(Fault.OVERSIZED, reason)
 
-    def told(self, header: bytes, vector: Any) -> Iterator[bytes]:
-        self.handler.answered(len(header) + (0 if vector is None else vector.nbytes))
+    def room(self, call: Call, payload: Payload) -> Any:
+        """The room that a caller left, as a vector of that kind; None where there is none of just that size."""
+        try:
+            room = self.segments.find(call.room, payload.nbytes, call.job, call.sender.name, call.sender.incarnation)
+        except NotMapped:
+            return None
+        return room.tensor(payload) if room.nbytes == payload.nbytes else None
+
+    def put(self, reply: Reply, call: Call) -> bool:
+        """See that a reply's payload lies where the caller left room for it; False if that cannot be, and it must be sent."""
+        room = self.room(call, Payload(dtype_of(reply.payload), reply.payload.nbytes))
+        if room is None:
+            return False
+        if room.data_ptr() != reply.payload.data_ptr():
+            room.copy_(reply.payload)
+        return True
+
+    def told(self, header: bytes, vector: Any, beside: int = 0) -> Iterator[bytes]:
+        self.handler.answered(len(header) + beside + (0 if vector is None else vector.nbytes))
         return message(header, vector)
 
 
@@ -120,7 +153,7 @@ class Listener:
         self.threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="serving")
         self.server = grpc.server(
             self.threads,
-            handlers=(Door(own, handler, limits),),
+            handlers=(Door(own, handler, limits, Mapped()),),
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=calls_at_once,
         )

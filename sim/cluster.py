@@ -32,7 +32,7 @@ from sim.hands import Hands, Running
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
 from sim.network import Network
-from sim.store import Disk, DiskStore
+from sim.stub_store import Disk, DiskStore
 from sim.toll import Toll
 
 START_WITHIN_S = 60.0
@@ -194,7 +194,7 @@ class Cluster:
         role, host = running.role, running.host
         self.holds[role] = math.inf if repair_s is None else self.now() + repair_s
         running.hands.running.pop(running.process)
-        self.toll.felled(running, fault)
+        self.toll.felled(running.role, running.host, fault)
         if host is not None:
             fault.bit["calls cut off"] += self.close(host)
             self.record("crashed", role, host.incarnation, note=fault.name)
@@ -208,7 +208,7 @@ class Cluster:
         machine.up = False
         self.record("crashed", machine.name, note=fault.name)
         for running in list(self.hands[machine.name].running.values()):
-            self.toll.felled(running, fault)
+            self.toll.felled(running.role, running.host, fault)
         self.hands[machine.name].down()
         if repair_s is not None:
             self.at(self.now() + repair_s, partial(self.repaired, machine))
@@ -246,10 +246,15 @@ class Cluster:
         host = self.supervisor
         if host is None:
             return
-        self.toll.felled(host, fault)
+        self.toll.felled(SUPERVISOR, host, fault)
         fault.bit["calls cut off"] += self.close(host)
         self.record("crashed", SUPERVISOR, host.incarnation, note=fault.name)
         self.at(self.now() + repair_s + self.start_up_s, partial(self.supervise, host.incarnation + 1))
+
+    def report_faults(self) -> list[dict[str, Any]]:
+        """Every declared fault with what it bit."""
+        self.toll.report()
+        return [fault.report() for fault in self.faults]
 
     # the end
 

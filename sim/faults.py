@@ -15,11 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core import chance
+from core.job import SUPERVISOR
 from scenarios.schema import Crash
 from sim.device import Machine
+from sim.host import REQUEST, Call, Host
+from sim.network import Meddler
 
 if TYPE_CHECKING:
-    from sim.cluster import Cluster, Role
+    from sim.cluster import Cluster
 
 
 @dataclass(slots=True)
@@ -37,8 +40,11 @@ class Injected:
     @property
     def until_s(self) -> float:
         """When it is over, or the last moment at which it may still do something new."""
-        lasting: float | None = getattr(self.fault, "for_", None)
+        lasting: float | None = getattr(self.fault, "for_", None) or getattr(self.fault, "repair", None)
         return float(self.fault.at) + (lasting or 0.0)
+
+    def hits(self, name: str) -> bool:
+        return fnmatch.fnmatchcase(name, self.fault.target)
 
     def report(self) -> dict[str, Any]:
         """For the summary: what was declared, and what it did."""
@@ -56,43 +62,50 @@ def schedule(faults: Iterable[Any], cluster: Cluster, seed: int) -> list[Injecte
 
 
 def crash(one: Injected, cluster: Cluster, _: random.Random) -> None:
+    """Processes that run, or are about to; the supervisor's is one of them."""
     fault: Crash = one.fault
-    for machine in fnmatch.filter(cluster.machines, fault.target):
-        cluster.lose_machine(cluster.machines[machine], one, fault.repair)
-    for role in fnmatch.filter(cluster.roles, fault.target):
-        cluster.crash(cluster.roles[role], one, fault.repair)
+    for name in filter(one.hits, cluster.machines):
+        cluster.lose_machine(cluster.machines[name], one, fault.repair)
+    for running in [running for running in cluster.running() if one.hits(running.role)]:
+        cluster.crash(running, one, fault.repair)
+    if one.hits(SUPERVISOR) and fault.repair is not None:
+        cluster.crash_supervisor(one, fault.repair)
 
 
 def pause(one: Injected, cluster: Cluster, _: random.Random) -> None:
-    """The processes that are paused are those that live now; one that is restarted meanwhile is another."""
-    for role in targeted(one, cluster):
-        if role.host is not None and not role.host.life.paused:
-            host = role.host
+    """The processes that are paused are those that live now; one that is started meanwhile is another."""
+    hosts = [host for host in cluster.living() if one.hits(host.name) or one.hits(host.machine.name)]
+    hosts += [hands.host for name, hands in cluster.hands.items() if one.hits(name) and hands.host is not None]
+    for host in hosts:
+        if not host.life.paused:
             one.bit["processes"] += 1
-            cluster.record("paused", role.name, note=one.name)
+            cluster.record("paused", host.name, host.incarnation, note=one.name)
             host.device.pause()
             host.life.pause()
-            cluster.at(cluster.now() + one.fault.for_, partial(resume, one, cluster, role, host))
+            cluster.at(cluster.now() + one.fault.for_, partial(resume, one, cluster, host))
 
 
-def resume(one: Injected, cluster: Cluster, role: Role, host: Any) -> None:
+def resume(one: Injected, cluster: Cluster, host: Host) -> None:
     if host.life.up:
         one.bit["callbacks held"] += len(host.life.held)
-        cluster.record("resumed", role.name, note=one.name)
+        cluster.record("resumed", host.name, host.incarnation, note=one.name)
         host.device.resume()
         host.life.resume()
 
 
 def slow_down(one: Injected, cluster: Cluster, _: random.Random) -> None:
-    machines = {role.machine.name: role.machine for role in targeted(one, cluster)}
-    set_slowness(one, cluster, machines.values(), one.fault.factor)
+    """A machine; where a role is meant, the one it lives on, or shall live on first."""
+    hit = [machine for name, machine in cluster.machines.items() if one.hits(name)]
+    hit += [cluster.home(role) for role in (*cluster.roles, SUPERVISOR) if one.hits(role)]
+    machines = list(dict.fromkeys(hit))
+    set_slowness(one, cluster, machines, one.fault.factor)
     if one.fault.for_ is not None:
-        cluster.at(cluster.now() + one.fault.for_, lambda: set_slowness(one, cluster, machines.values(), None))
+        cluster.at(cluster.now() + one.fault.for_, lambda: set_slowness(one, cluster, machines, None))
 
 
 def set_slowness(one: Injected, cluster: Cluster, machines: Iterable[Machine], factor: float | None) -> None:
     for machine in machines:
-        hosts = [role.host for role in cluster.roles.values() if role.machine is machine and role.host is not None]
+        hosts = [host for host in cluster.living() if host.machine is machine]
         before = machine.slowness
         for host in hosts:
             host.device.settle()
@@ -106,29 +119,53 @@ def set_slowness(one: Injected, cluster: Cluster, machines: Iterable[Machine], f
         cluster.record("slowed", machine.name, value=machine.slowness, note=one.name)
 
 
-def lose(one: Injected, cluster: Cluster, stream: random.Random) -> None:
-    machines = {role.machine.name for role in targeted(one, cluster)}
+class Meddling:
+    """A fault of messages: of those to and from the roles and machines that it is aimed at."""
 
-    def leak(source: Machine, destination: Machine) -> str:
-        if (source.name in machines or destination.name in machines) and stream.random() < one.fault.probability:
-            one.bit["messages"] += 1
-            return one.name
-        return ""
+    def __init__(self, one: Injected, cluster: Cluster, stream: random.Random) -> None:
+        self.one, self.cluster, self.stream, self.name = one, cluster, stream, one.name
+        self.names = frozenset(filter(one.hits, (*cluster.roles, SUPERVISOR, *cluster.machines)))
 
-    cluster.network.leaks.append(leak)
+    def concerns(self, call: Call) -> bool:
+        names, source, destination = self.names, call.caller, call.to
+        return source.name in names or call.peer in names or source.machine.name in names or destination.machine.name in names
+
+
+class Loss(Meddling):
+    def __call__(self, call: Call) -> float | None:
+        if self.concerns(call) and self.stream.random() < self.one.fault.probability:
+            self.one.bit["messages"] += 1
+            return None
+        return 0.0
+
+
+class Delay(Meddling):
+    def __call__(self, call: Call) -> float | None:
+        if not self.concerns(call):
+            return 0.0
+        self.one.bit["messages"] += 1
+        return float(self.one.fault.by)
+
+
+class Duplication(Meddling):
+    def __call__(self, call: Call) -> float | None:
+        if call.stage == REQUEST and not call.doubled and self.concerns(call) and self.stream.random() < self.one.fault.probability:
+            self.one.bit["messages"] += 1
+            self.cluster.record("doubled", call.peer, note=self.name)
+            twin = call.twin()
+            self.cluster.network.send(twin, call.caller.machine, call.to.machine, call.nbytes)
+        return 0.0
+
+
+def meddle(kind: Callable[[Injected, Cluster, random.Random], Meddler], one: Injected, cluster: Cluster, stream: random.Random) -> None:
+    meddler, meddlers = kind(one, cluster, stream), cluster.network.meddlers
+    meddlers.append(meddler)
     if one.fault.for_ is not None:
-        cluster.at(cluster.now() + one.fault.for_, lambda: cluster.network.leaks.remove(leak))
-
-
-def targeted(one: Injected, cluster: Cluster) -> list[Role]:
-    """The roles that a fault is aimed at, by their names or by their machines'."""
-    target = one.fault.target
-    return [
-        role for role in cluster.roles.values() if fnmatch.fnmatchcase(role.name, target) or fnmatch.fnmatchcase(role.machine.name, target)
-    ]
+        cluster.at(cluster.now() + one.fault.for_, lambda: meddlers.remove(meddler))
 
 
 BEGIN: dict[str, Callable[[Injected, Cluster, random.Random], None]] = {
-    "crash": crash, "pause": pause, "slowdown": slow_down, "loss": lose,
+    "crash": crash, "pause": pause, "slowdown": slow_down,
+    "loss": partial(meddle, Loss), "delay": partial(meddle, Delay), "duplication": partial(meddle, Duplication),
 }  # fmt: skip
 """What each kind of fault does when its time has come."""

@@ -45,7 +45,9 @@ class Hands:
     # the agent
 
     def boot(self) -> None:
-        """The machine is up: a new life of its agent begins."""
+        """A new life of the agent begins, if the machine is up and nobody was faster."""
+        if not self.machine.up or self.host is not None:
+            return
         self.boots += 1
         self.host = self.cluster.host(agent_name(self.number), self.boots, Place(self.machine))
         self.host.introduce(SUPERVISOR, 0, SUPERVISOR)

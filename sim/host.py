@@ -40,7 +40,7 @@ class Call(Future, Message):
     """A request on its way, then its reply on the way back; and the future of that reply."""
 
     __slots__ = (
-        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "durable", "nbytes", "outcome", "peer",
+        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "doubled", "durable", "nbytes", "outcome", "peer",
         "request", "stage", "to", "waits",
     )  # fmt: skip
     stage: int
@@ -51,6 +51,8 @@ class Call(Future, Message):
     deadline_s: float
     addressee_life: int
     addressee: Host
+    doubled: bool
+    """Is it a twin?"""
     durable: asyncio.Future[None] | None
     outcome: tuple[Any, int, str]
     """Reply, life of whoever replies, and why there is none."""
@@ -72,8 +74,8 @@ class Call(Future, Message):
     def twin(self) -> Call:
         """The same request again, whose answer nobody waits for."""
         twin = Call(loop=self.caller.loop)
-        for name in ("caller", "peer", "to", "request", "stage", "addressee_life"):
-            setattr(twin, name, getattr(self, name))
+        twin.caller, twin.peer, twin.to, twin.request = self.caller, self.peer, self.to, self.request
+        twin.stage, twin.addressee_life, twin.doubled = self.stage, self.addressee_life, True
         return twin
 
 
@@ -102,6 +104,11 @@ class Host:
         self.serving: Call | None = None
         """The request whose cost is being paid."""
 
+    @property
+    def working(self) -> bool:
+        """Does it compute, or pay for a request, at this moment?"""
+        return self.life.active and (self.device.running is not None or self.serving is not None)
+
     # core.node.Node
 
     def now(self) -> float:
@@ -116,7 +123,7 @@ class Host:
             fail(call, Unreachable(f"{self.name} knows no address of {peer}"))
             return call
         call.caller, call.peer, call.to, call.request, call.stage = self, peer, place, request, REQUEST
-        call.addressee_life = self.lives.get(peer, 0)
+        call.addressee_life, call.doubled = self.lives.get(peer, 0), False
         call.deadline_s = self.loop.env._now + self.deadline_s
         outstanding = self._outstanding
         while outstanding and outstanding[0].done():

@@ -63,8 +63,8 @@ class Run:
             wall_seconds=round(time.monotonic() - self.began, 3),
             messages=cluster.network.messages,
             bytes=int(cluster.network.bytes),
-            lost_updates=cluster.lost_updates,
-            faults=[fault.report() for fault in cluster.report_faults()],
+            lost_updates=self.tally.staleness.total() - cluster.toll.surviving(),
+            faults=cluster.report_faults(),
             notes=not_honoured(self.scenario, "sim"),
             digest=self.journal.digest(),
         )  # fmt: skip

@@ -1,20 +1,22 @@
-"""Durable storage in virtual time: what is written takes as long as the disk does, and is there once that is over.
+"""Durable storage in virtual time: what is written is there once the disk has had the time for it.
 
-A disk belongs to a machine, or to whatever survives; a store is one life's use of it.  The first use by a later life fences
-the earlier ones.  A process that crashes loses what was still on its way; what a paused one has handed over goes on.
+A `Disk` holds what one role has kept in one place, and outlives lives and runs of machines; a `DiskStore` is one life's use
+of it.  The first use by a later life fences the earlier ones.  A process that crashes loses what was under way, all of it;
+what a paused one has begun goes on without it, since that is the disk's work, and only the news of it waits.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.messages import Entry
+from core.messages import Entry, Push
 from core.node import Fenced, Kept
 from sim.device import Machine
-from sim.loop import Future, Life, SimLoop
+from sim.loop import Event, Future, Life, SimLoop
 
 
 @dataclass(slots=True)
@@ -26,74 +28,104 @@ class Disk:
     manifest: dict[str, Any] | None = None
     vectors: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-    busy_until_s: float = 0.0
+    """After the snapshot, in order."""
+
+    def nbytes(self) -> int:
+        return size_of(self.vectors) + length_of(self.entries)
 
     def keep(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> None:
-        self.manifest, self.vectors = copy.deepcopy(manifest), vectors
+        """A new snapshot, of copies: from now on its maker may change what it is of."""
+        self.manifest, self.vectors = manifest, {name: vector.clone() for name, vector in vectors.items()}
         self.entries = [entry for entry in self.entries if entry.number > manifest["position"]]
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """A later life may have begun before numbers that an earlier one had appended and told nobody of."""
-        self.entries = [entry for entry in self.entries if entry.number < entries[0].number] + list(entries)
+        """Entries that follow those there are."""
+        self.entries += [copied(entry) for entry in entries]
+
+    def kept(self) -> Kept:
+        return Kept(copy.deepcopy(self.manifest), {name: vector.clone() for name, vector in self.vectors.items()}, self.following())
+
+    def following(self) -> Iterator[Entry]:
+        return (copied(entry) for entry in tuple(self.entries))
+
+
+class Operation(Event):
+    """Something the disk is to do: how many bytes that moves, what is then so, and who is to hear of it."""
+
+    __slots__ = ("callbacks", "effect", "future", "nbytes", "store")
+
+    def __init__(self, store: DiskStore, nbytes: Callable[[], int], effect: Callable[[], Any]) -> None:
+        self.store, self.nbytes, self.effect, self.callbacks = store, nbytes, effect, (self,)
+        self.future = store.loop.create_future()
+
+    def __call__(self, _: object) -> None:
+        self.store.done(self)
 
 
 class DiskStore:
-    """`core.node.Store` on a simulated disk."""
+    """`core.node.Store` on a simulated disk, for one life of a role; one operation after another."""
 
-    def __init__(self, life: Life, disk: Disk, machine: Machine, scale: float) -> None:
-        """`scale`: declared bytes for each byte of a real vector."""
-        self.life, self.disk, self.machine, self.scale = life, disk, machine, scale
+    def __init__(self, life: Life, disk: Disk, machine: Machine, payload_scale: float) -> None:
+        """`payload_scale`: declared bytes for each byte of a real vector."""
+        self.life, self.disk, self.machine, self.payload_scale = life, disk, machine, payload_scale
         self.loop: SimLoop = life.loop
+        self._operations: deque[Operation] = deque()
+        """The first is under way."""
 
     def read(self) -> Future:
-        self._begin()
-        disk = self.disk
-        size = sum(v.nbytes for v in disk.vectors.values()) + sum(nbytes(entry) for entry in disk.entries)
-
-        def found() -> Kept:
-            position = disk.manifest["position"] if disk.manifest is not None else 0
-            vectors = {name: vector.clone() for name, vector in disk.vectors.items()}
-            return Kept(copy.deepcopy(disk.manifest), vectors, [entry for entry in disk.entries if entry.number > position])
-
-        return self._after(size, found)
+        return self._begin(self.disk.nbytes, self.disk.kept)
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        self._begin()
-        return self._after(sum(v.nbytes for v in vectors.values()), lambda: self.disk.keep(manifest, vectors))
+        told = copy.deepcopy(manifest)
+        return self._begin(lambda: size_of(vectors), lambda: self.disk.keep(told, vectors))
 
     def append(self, entries: Sequence[Entry]) -> Future:
-        self._begin()
-        return self._after(sum(nbytes(entry) for entry in entries), lambda: self.disk.add(entries))
+        return self._begin(lambda: length_of(entries), lambda: self.disk.add(entries))
 
-    def _begin(self) -> None:
-        self.disk.life = max(self.disk.life, self.life.incarnation)
+    def _begin(self, nbytes: Callable[[], int], effect: Callable[[], Any]) -> Future:
+        """The future of an operation; of a life that is over it never ends."""
+        operation = Operation(self, nbytes, effect)
+        if self.life.up:
+            self.disk.life = max(self.disk.life, self.life.incarnation)
+            self._operations.append(operation)
+            if len(self._operations) == 1:
+                self._go()
+        return operation.future
 
-    def _after(self, size_bytes: float, then: Callable[[], Any]) -> Future:
-        """One operation of the disk after the other; its effect and its end are of one moment."""
-        future, disk = self.loop.create_future(), self.disk
-        disk.busy_until_s = max(disk.busy_until_s, self.loop.now()) + size_bytes * self.scale / self.machine.disk_bytes_per_s
+    def _go(self) -> None:
+        operation = self._operations[0]
+        self.loop.after(operation.nbytes() * self.payload_scale / self.machine.disk_bytes_per_s, operation)
 
-        def done() -> None:
-            if not self.life.up:
-                return
-            if disk.life != self.life.incarnation:
-                self._end(future, Fenced(f"the store of {self.life.name} belongs to life {disk.life}; this is {self.life.incarnation}"))
-            else:
-                self._end(future, then())
-
-        self.loop.world(disk.busy_until_s, done)
-        return future
-
-    def _end(self, future: Future, result: Any) -> None:
-        if future.done():
+    def done(self, operation: Operation) -> None:
+        """The disk has had its time; its effect and its end are of one moment, and nothing is acknowledged after a fence."""
+        if not self.life.up:
             return
-        if isinstance(result, Exception):
-            future.set_exception(result)
-            future.exception()
+        self._operations.popleft()
+        fenced = self.disk.life > self.life.incarnation
+        result = None if fenced else operation.effect()
+        if operation.future.done():
+            pass  # whoever asked has been cancelled
+        elif fenced:
+            reason = f"the store of {self.life.name} belongs to life {self.disk.life} by now; this is {self.life.incarnation}"
+            operation.future.set_exception(Fenced(reason))
+            operation.future.exception()  # that nobody waits for it is nobody's error
         else:
-            future.set_result(result)
+            operation.future.set_result(result)
+        if self._operations:
+            self._go()
 
 
-def nbytes(entry: Entry) -> float:
-    payload = entry.change.payload
-    return 0 if payload is None else float(payload.nbytes)
+def size_of(vectors: dict[str, Any]) -> int:
+    return sum(vector.nbytes for vector in vectors.values())
+
+
+def length_of(entries: Sequence[Entry]) -> int:
+    """Bytes of a log of these entries."""
+    return sum(entry.change.payload.nbytes for entry in entries if entry.change.payload is not None)
+
+
+def copied(entry: Entry) -> Entry:
+    """With a gradient of its own."""
+    if isinstance(entry.change, Push):
+        return replace(entry, change=replace(entry.change, gradient=entry.change.gradient.clone()))
+    return entry

@@ -14,12 +14,14 @@ class Payload(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class RequestEnvelope(_message.Message):
-    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document")
+    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "ticket", "room", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESSEE_LIFE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     FETCH_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +36,8 @@ class RequestEnvelope(_message.Message):
     incarnation: int
     addressee_life: int
     payload: Payload
+    ticket: str
+    room: str
     join: Join
     fetch: Fetch
     push: Push
@@ -43,7 +47,7 @@ class RequestEnvelope(_message.Message):
     install: Install
     relay: Relay
     document: Document
-    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
+    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., ticket: _Optional[str] = ..., room: _Optional[str] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ()
@@ -116,10 +120,11 @@ class Document(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class ReplyEnvelope(_message.Message):
-    __slots__ = ("job", "life", "payload", "progress", "parameters", "accepted", "finished", "refusal", "misaddressed", "behind", "relayed", "document")
+    __slots__ = ("job", "life", "payload", "in_room", "progress", "parameters", "accepted", "finished", "refusal", "misaddressed", "behind", "relayed", "document", "not_mapped")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    IN_ROOM_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -129,9 +134,11 @@ class ReplyEnvelope(_message.Message):
     BEHIND_FIELD_NUMBER: _ClassVar[int]
     RELAYED_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    NOT_MAPPED_FIELD_NUMBER: _ClassVar[int]
     job: str
     life: int
     payload: Payload
+    in_room: bool
     progress: Progress
     parameters: Parameters
     accepted: Accepted
@@ -141,7 +148,8 @@ class ReplyEnvelope(_message.Message):
     behind: Behind
     relayed: Relayed
     document: Document
-    def __init__(self, job: _Optional[str] = ..., life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., misaddressed: _Optional[_Union[Misaddressed, _Mapping]] = ..., behind: _Optional[_Union[Behind, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
+    not_mapped: NotMapped
+    def __init__(self, job: _Optional[str] = ..., life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., in_room: _Optional[bool] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., misaddressed: _Optional[_Union[Misaddressed, _Mapping]] = ..., behind: _Optional[_Union[Behind, _Mapping]] = ..., relayed: _Optional[_Union[Relayed, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., not_mapped: _Optional[_Union[NotMapped, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("updates", "samples", "finished")
@@ -192,3 +200,9 @@ class Relayed(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     size_bytes: int
     def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+
+class NotMapped(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...

@@ -2,139 +2,182 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from exec.launch import Launch
-from report.exits import StartError
-from report.folder import RunFolder
+from core.checks import check
 from scenarios.load import load
 from scenarios.plan import plan
 
-SCENARIO = """
-schema = 1
-seed = 5
-[model]
-network = "mlp"
-layers = [64, 64, 10]
-[protocol]
-kind = "downpour"
-replicas = 2
-shards = 1
-batch = 16
-rule = { kind = "adagrad", learning_rate = 0.05 }
-deadline = "2 s"
-evaluate_every = "1 s"
-stop = { updates = 600 }
-"""
+ENDLESS = "protocol.stop.updates=1_000_000"
 
 
-class Job:
-    """A launch in this process, and a way to do something to it once it has got so far."""
-
-    def __init__(self, folder: Path, *overrides: str) -> None:
-        file = folder / "job.toml"
-        file.write_text(SCENARIO)
-        self.folder = RunFolder(folder / "run")
-        self.overrides = overrides
-        self.file = str(file)
-
-    def run(self, after: int = 100, act: Callable[[Launch], Any] = lambda _: None) -> tuple[Launch, dict[str, Any]]:
-        """To its end; `act` is called once `after` updates are applied."""
-
-        async def job() -> Launch:
-            launched = Launch(load(self.file, self.overrides), self.file, self.overrides, self.folder, "cpu")
-            running = asyncio.create_task(launched.run())
-            waiting = asyncio.create_task(launched.until(lambda: launched.seen["shard/0"].status.updates >= after))
-            await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-            act(launched)
-            waiting.cancel()
-            await running
-            return launched
-
-        launched = asyncio.run(job())
-        return launched, launched.summary(0.0)[0]
-
-
-def kill(role: str) -> Callable[[Launch], None]:
-    return lambda launched: os.kill(launched.processes[role].child.pid, signal.SIGKILL)
-
-
-def nobody_is_left(launched: Launch) -> bool:
-    return all(process.child.returncode is not None for process in launched.processes.values())
-
-
-def test_a_killed_replica_does_not_stop_the_others(tmp_path):
-    launched, summary = Job(tmp_path).run(act=kill("replica/1"))
-    assert (summary["status"], summary["updates"]) == ("done", 600)
+def test_a_killed_replica_and_a_killed_evaluator_come_back_and_the_summary_tells_of_them(job):
+    running = job().begin()
+    running.until(lambda: running.updates() > 50)
+    running.signal("replica/1")
+    running.signal("evaluator")
+    code, summary, _ = running.end()
+    assert (code, summary["status"], summary["updates"]) == (0, "done", 400)
     assert summary["accuracy"] > 0.9
-    assert [(death["kind"], death["target"]) for death in summary["faults"]] == [("crash", "replica/1")]
-    assert "SIGKILL" in summary["faults"][0]["bit"]["process"]
-    assert nobody_is_left(launched)
+    told = {fault["target"]: fault["bit"]["process"] for fault in summary["faults"] if fault["kind"] == "crash"}
+    assert told.keys() == {"replica/1", "evaluator"}
+    assert all("SIGKILL" in how for how in told.values())
+    assert running.records("computed", "replica/1")[-1].life >= 2
+    assert not running.left()
+    part = plan(load(str(running.file))).network.initial().nbytes
+    assert summary["messages"] >= 4 * 400, "a push and a fetch, and their replies"
+    assert summary["bytes"] > 2 * 400 * part * 0.9
 
 
-def test_a_killed_evaluator_is_started_again(tmp_path):
-    _, summary = Job(tmp_path).run(act=kill("evaluator"))
-    assert (summary["status"], summary["updates"]) == ("done", 600)
-    assert summary["model"]
+@pytest.mark.parametrize("durability", ["none", "snapshot"])
+def test_a_killed_shard_comes_back_alone(job, durability):
+    running = job(f"protocol.durability='{durability}'").begin()
+    running.until(lambda: running.records("persisted", "shard/0") if durability == "snapshot" else running.updates() > 50)
+    running.signal("shard/0")
+    code, summary, _ = running.end()
+    assert (code, summary["updates"]) == (0, 400)
+    restored = running.records("restored", "shard/0")
+    assert [record.life for record in restored] == [2]
+    assert (restored[0].number > 0) == (durability == "snapshot")
+    assert not [record for record in running.records("started") if record.peer.startswith("replica") and record.number > 1]
+    assert check(running.records(), one_clock=False).violations == []
 
 
-def test_a_killed_shard_ends_the_job_and_what_was_learnt_is_saved(tmp_path):
-    launched, summary = Job(tmp_path).run(after=300, act=kill("shard/0"))
-    assert summary["status"] == "failed"
-    assert "shard/0 was killed by SIGKILL" in summary["reason"]
-    assert summary["model"], "the evaluator keeps what it saw last"
-    assert nobody_is_left(launched)
+def test_a_job_without_its_launcher_ends_by_itself_with_a_summary(job):
+    running = job().begin()
+    running.until(lambda: running.updates() > 20)
+    running.signal("launcher")
+    running.end()
+    running.until((running.path / "summary.json").exists)
+    running.until(lambda: not running.left())
+    assert '"status": "done"' in (running.path / "summary.json").read_text()
+    assert (running.path / "model.safetensors").exists()
 
 
-def test_ctrl_c_keeps_the_model_and_leaves_nobody_behind(tmp_path):
-    launched, summary = Job(tmp_path, "protocol.stop.updates=1_000_000").run(act=Launch.interrupt)
-    assert summary["status"] == "interrupted"
+def test_ctrl_c_keeps_the_model_and_leaves_nobody_behind(job):
+    running = job(ENDLESS).begin()
+    running.until(lambda: running.records("evaluated"))
+    assert running.pid("nursery/0")
+    running.signal("launcher", signal.SIGINT)
+    code, summary, _ = running.end()
+    assert (code, summary["status"], summary["reason"]) == (130, "interrupted", "Ctrl-C")
     assert Path(summary["model"]).exists()
-    assert launched.folder.journal.stat().st_size > 0
-    assert nobody_is_left(launched)
+    assert Path(summary["journal"]).stat().st_size > 0
+    assert not running.left()
 
 
-def test_all_replicas_killed_is_a_failed_job(tmp_path):
-    def kill_all(launched: Launch) -> None:
-        kill("replica/0")(launched)
-        kill("replica/1")(launched)
+def test_ctrl_c_twice_ends_it_at_once(job):
+    running = job(ENDLESS).begin()
+    running.until(lambda: running.updates() > 20)
+    running.signal("evaluator", signal.SIGSTOP)  # somebody who would be waited for
+    assert running.pid("nursery/0")
+    running.signal("launcher", signal.SIGINT)
+    running.until(lambda: running.records("concluded", "supervisor"))
+    running.signal("launcher", signal.SIGINT)
+    code, summary, _ = running.end(within_s=15)
+    assert (code, summary["status"]) == (130, "interrupted")
+    running.until(lambda: not running.left(), within_s=5)
 
-    _, summary = Job(tmp_path, "protocol.stop.updates=1_000_000").run(act=kill_all)
-    assert (summary["status"], summary["reason"]) == ("failed", "no replica is left")
 
-
-def test_a_port_in_use_is_named(tmp_path):
+def test_a_port_in_use_is_named(job):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=f"port {port} of 127.0.0.1: it is in use"):
-            Job(tmp_path, f"exec.port={port}").run()
+        code, _, complaint = job(f"exec.port={port}").begin().end()
+    assert code == 3
+    assert f"port {port} of 127.0.0.1: it is in use" in complaint
+    assert "Traceback" not in complaint
 
 
-def test_a_process_that_cannot_start_is_named_with_its_last_words(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(StartError, match="shard/0 did not start: it ended with exit code 1"):
-        Job(tmp_path).run()
+def test_a_machine_on_which_nothing_can_start_is_named(job):
+    running = job("placement.python='/bin/false'").begin()
+    code, _, complaint = running.end()
+    assert code == 3
+    assert "the agent of local ended with exit code 1" in complaint
+    assert "Traceback" not in complaint
+    assert not running.left()
 
 
-def test_a_loss_that_is_no_number_fails_the_job_and_names_the_step(tmp_path):
-    _, summary = Job(tmp_path, "protocol.rule={kind='sgd',learning_rate=1e30}").run()
-    assert summary["status"] == "failed"
+def test_a_loss_that_is_no_number_fails_the_job_and_names_the_step(job):
+    code, summary, _ = job("protocol.rule={kind='sgd',learning_rate=1e30}").begin().end()
+    assert (code, summary["status"]) == (4, "failed")
     assert "loss" in summary["reason"]
+    assert "step" in summary["reason"]
 
 
-def test_the_summary_counts_what_passed_through_the_shards(tmp_path):
-    job = Job(tmp_path, "protocol.replicas=1")
-    _, summary = job.run()
-    part = plan(load(job.file)).network.initial().nbytes
-    assert summary["messages"] >= 4 * 600, "a push and a fetch, and their replies"
-    assert summary["bytes"] > 2 * 600 * part * 0.9
+def test_replicas_that_die_again_and_again_are_given_up_and_the_job_fails(job):
+    running = job(ENDLESS).begin()
+    running.until(lambda: running.updates() > 5)
+
+    def kill_both() -> bool:
+        for replica in ("replica/0", "replica/1"):
+            if pid := running.pid(replica):
+                os.kill(pid, signal.SIGKILL)
+        return bool(running.records("concluded", "supervisor"))
+
+    running.until(kill_both)
+    code, summary, _ = running.end()
+    assert (code, summary["status"]) == (4, "failed")
+    assert "no replica is left" in summary["reason"]
+    assert "SIGKILL" in summary["reason"]
+    assert not running.left()
+
+
+FAULTS = """
+[[fault]]
+kind = "crash"
+target = "replica/0"
+at = "5 s"
+repair = "0.5 s"
+[[fault]]
+kind = "pause"
+target = "replica/1"
+at = "5.2 s"
+for = "0.4 s"
+[[fault]]
+kind = "slowdown"
+target = "replica/1"
+at = "6 s"
+for = "1 s"
+factor = 4
+[[fault]]
+kind = "loss"
+target = "replica/*"
+probability = 0.05
+[[fault]]
+kind = "delay"
+target = "replica/0"
+by = "5 ms"
+[[fault]]
+kind = "duplication"
+target = "shard/0"
+probability = 0.2
+[[fault]]
+kind = "crash"
+target = "supervisor"
+at = "6.5 s"
+repair = "0.3 s"
+"""
+
+
+def test_declared_faults_are_carried_out_and_reported_with_what_they_bit(job):
+    running = job("protocol.stop.updates=600", "protocol.deadline='1 s'", extra=FAULTS).begin()
+    code, summary, _ = running.end()
+    assert (code, summary["status"], summary["updates"]) == (0, "done", 600)
+    crash, pause, slowdown, loss, delay, duplication, supervisor = summary["faults"][:7]
+    assert crash["bit"]["crashed"] == 1
+    assert pause["bit"] == {"paused": 1, "resumed": 1}
+    assert slowdown["bit"]["slowed"] >= 1
+    assert loss["bit"]["dropped"] > 0
+    assert delay["bit"], "what was delayed is said too"
+    assert duplication["bit"]["doubled"] > 0
+    assert supervisor["bit"]["crashed"] == 1
+    assert summary["duplicates"] > 0
+    assert check(running.records(), one_clock=False).violations == []
+    assert running.records("restored", "supervisor")
