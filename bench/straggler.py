@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -58,16 +56,20 @@ batch = {batch}
 rule = {{ kind = "adagrad", learning_rate = {rate} }}
 deadline = "{deadline}"
 evaluate_every = "{every}"
-stop = {{ accuracy = {accuracy}, time = "{limit} s" }}
+stop = {{ accuracy = {accuracy}, epochs = 200, time = "{limit} s" }}
+
+[exec]
+start_within = "{limit} s"
 """
 FAULT = """
 [[fault]]
 kind = "slowdown"
 target = "replica/{last}"
 at = "{at} s"
+for = "1 s"
 factor = {factor}
 """
-"""Its time is when the replica is known and its process not there yet."""
+"""One for each second of the job: those that come before the replica's process is there do not find it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ def downpour(file: Path, folder: Path, accuracy: float) -> Outcome:
     command = [str(Path(sys.executable).with_name("execctl")), "launch", str(file), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command
     if done.returncode:
-        raise SystemExit(f"execctl ended with exit code {done.returncode}: {done.stderr.strip()}")
+        raise SystemExit(f"execctl ended with exit code {done.returncode}: {done.stderr.strip()} {done.stdout}")
     with (folder / "journal.tsv").open(encoding="utf-8") as lines:
         return read(map(parse, lines), accuracy, slow=bool(load(str(file)).fault))
 
@@ -144,6 +146,7 @@ class Ranks:
         """At once, for all but the first wait for each other."""
         for child in self.children:
             child.kill()
+        for child in self.children:
             child.join()
 
 
@@ -152,11 +155,11 @@ async def data_parallel(file: Path, meeting: Path, options: argparse.Namespace) 
     try:
         for number in range(WORKERS):
             await asyncio.to_thread(ranks.heard, number)
-        began = time.monotonic() - options.slow_at
+        began = time.monotonic() + 0.1 - 1.0
         slowing = asyncio.ensure_future(
             Faults(load(str(file)), "", ranks, now=lambda: time.monotonic() - began, record=lambda *_, **__: None).run()
         )
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         for pipe in ranks.pipes:
             pipe.send("go")
         outcome = await asyncio.to_thread(ranks.heard, 0)
@@ -224,7 +227,8 @@ def scenario(options: argparse.Namespace, run: int, *, slow: bool) -> str:
         seed=11 + run, layers=options.layers, workers=WORKERS, batch=options.batch, rate=options.rate, deadline=options.deadline,
         every=options.every, accuracy=options.accuracy, limit=LIMIT_S,
     )  # fmt: skip
-    return text + options.extra + (FAULT.format(last=WORKERS - 1, at=options.slow_at, factor=options.slow_factor) if slow else "")
+    seconds = range(1, int(LIMIT_S)) if slow else ()
+    return text + options.extra + "".join(FAULT.format(last=WORKERS - 1, at=at, factor=options.slow_factor) for at in seconds)
 
 
 def main() -> None:
@@ -240,7 +244,6 @@ def main() -> None:
     parser.add_argument("--deadline", default="1 s")
     parser.add_argument("--every", default="0.1 s")
     parser.add_argument("--extra", default="")
-    parser.add_argument("--slow-at", type=float, default=1.5)
     parser.add_argument("--sides", default=SIDES, type=lambda s: s.split(","))
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -287,7 +287,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 def show(seconds: dict[str, float], options: argparse.Namespace) -> None:
     names = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in seconds))
     both = {name: seconds[f"{name} push"] + seconds[f"{name} fetch"] for name in names}
-    ratios = {"ours, gRPC / bare gRPC": both["bare gRPC"] / both["ours, gRPC"], "ours, shared / torch rpc": both["torch rpc"] / both["ours, shared"]}
+    ratios = {
+        "ours, gRPC / bare gRPC": both["bare gRPC"] / both["ours, gRPC"],
+        "ours, shared / torch rpc": both["torch rpc"] / both["ours, shared"],
+    }
     if options.json:
         print(json.dumps({**vars(options), "seconds": seconds, "ratios": ratios}))
         return

@@ -37,16 +37,27 @@ class Agent:
         self.heard_s = node.now()
         self.concluded = False
         self._version = 0
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._reporting: asyncio.TimerHandle | None = None
 
     async def run(self) -> str:
         """Report once a beat, and at once when something ended; why it came to its end: "" if the job is over."""
-        while not self._over.done():
-            self.report()
-            await asyncio.wait([self._over], timeout=self.timings.beat_s)
-            if self.node.now() - self.heard_s > self.timings.orphan_s:
-                return f"nothing was heard of the supervisor for {self.timings.orphan_s:g} s"
-        return ""
+        self._report_again()
+        try:
+            return await self._over
+        finally:
+            if self._reporting is not None:
+                self._reporting.cancel()
+
+    def _report_again(self) -> None:
+        self.report()
+        self._reporting = asyncio.get_running_loop().call_later(self.timings.beat_s, self._report_again)
+        if self.node.now() - self.heard_s > self.timings.orphan_s:
+            self.end(f"nothing was heard of the supervisor for {self.timings.orphan_s:g} s")
+
+    def end(self, why: str) -> None:
+        if not self._over.done():
+            self._over.set_result(why)
 
     def report(self) -> None:
         running = [process for process, end in self.processes.items() if end is None]
@@ -71,8 +82,7 @@ class Agent:
         self._version = orders.version
         if orders.conclude:
             self.concluded = True
-            if not self._over.done():
-                self._over.set_result(None)
+            self.end("")
             return
         for process in [known for known in self.processes if known not in orders.wanted]:
             if self.processes.pop(process) is None:
@@ -87,5 +97,3 @@ class Agent:
         if process in self.processes:
             self.processes[process] = End(process, outcome, how)
             self.report()
-
-

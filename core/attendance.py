@@ -20,7 +20,7 @@ class Attendance:
     """What one life of a role knows of the job."""
 
     def __init__(self, node: Node, timings: Timings) -> None:
-        self.node, self.timings = node, timings
+        self.node, self._beat_s = node, timings.beat_s
         self.address = ""
         """Where this role serves, "" for nowhere."""
         self.status: Callable[[], Status] = Status
@@ -31,13 +31,21 @@ class Attendance:
         """Ends with the life of the shard that this mirror is from then on."""
         self.outlived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._version = 0
+        self._beating: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """A sign of life once a beat, whether or not earlier ones were answered.  Raises Outlived."""
-        while not self.outlived.done():
-            self.beat()
-            await asyncio.wait([self.outlived], timeout=self.timings.beat_s)
+        self._beat_again()
+        try:
+            await self.outlived
+        finally:
+            if self._beating is not None:
+                self._beating.cancel()
         raise Outlived(f"a later life of {self.node.name} than {self.node.incarnation} is up")
+
+    def _beat_again(self) -> None:
+        self.beat()
+        self._beating = asyncio.get_running_loop().call_later(self._beat_s, self._beat_again)
 
     def beat(self) -> None:
         """A sign of life now, because there is news."""

@@ -50,6 +50,7 @@ LEGEND: dict[str, str] = {
     "resumed": "peer: role; note: fault",
     "slowed": "peer: machine; value: factor, 1 = full speed; note: fault",
     "dropped": "peer: addressee; number: bytes; note: why the message was lost",
+    "delayed": "peer: addressee; value: seconds that a call waits before it is sent; note: fault",
     "doubled": "peer: addressee of a request that was sent twice; note: fault",
     "counted": "number: messages; value: bytes; note: which",
     "failed": "note: error that ended the job",

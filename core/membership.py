@@ -23,7 +23,6 @@ from core.placement import Needs, Site, place
 from core.reports import Beat, Capacity, End, MachineRow, Member, Orders, Overview, Process, Report, RoleRow, Standing, Status
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
 
-
 BUSY = 5
 """So many times longer may be silent who is seen to work."""
 MACHINE = 3
@@ -100,11 +99,17 @@ class Membership:
         self.since_s = now()
         """When the phase began."""
         self._looked_s = now()
+        self._absent = set(self.roles)
+        """Those that have not been there yet: it pays to look at once when the last of them comes, and no sooner."""
+        self._kinds: dict[str, list[Role]] = {}
+        for role in self.roles.values():
+            self._kinds.setdefault(role_kind(role.name), []).append(role)
         self.dirty = True
         """Has anything changed that must be durable before anybody hears of it?"""
         self._life = life << 32
         self._orders = 0
         self._roster: list[Member] = []
+        self._news: dict[tuple[bool, int], tuple[Member, ...]] = {}
         self._promotions: dict[Process, int] = {}
 
     # what agents say
@@ -138,7 +143,7 @@ class Membership:
         before = self.machines.get(name)
         if before is not None:
             for role in list(before.processes.values()):
-                self.lost(role, f"the agent of {name} began anew")
+                self.lost(role, f"the agent of {name} began anew", felled=True)
         machine = self.machines[name] = Machine(name, report.boot, report.host, Site(report.capacity), self.now())
         self.machines = dict(sorted(self.machines.items(), key=lambda item: int(item[0].rpartition("/")[2])))
         self.record("enlisted", name, note=report.host)
@@ -162,17 +167,14 @@ class Membership:
     def beat(self, sender: Sender, beat: Beat) -> Standing:
         """A role's sign of life; who lives where."""
         role, version = self.roles.get(sender.name), self._life + len(self._roster)
-        promoted = self._promotions.get(Process(sender.name, sender.incarnation), 0)
+        promoted = self._promotions.get(Process(sender.name, sender.incarnation), 0) if self._promotions else 0
         if promoted:
             return Standing(version, promoted=promoted)
         if role is None or sender.incarnation != role.life or role.process is None:
             return Standing(version, outlived=True)
         role.heard_s, role.status = self.now(), beat.status
         if role.state is State.STARTING or beat.address != role.address:
-            role.state, role.address, role.note, role.held = State.UP, beat.address, "", False
-            role.began_s = self.now()
-            self.tell(role)
-            self.look()
+            self.heard_first(role, beat.address)
         begun = self.phase != "starting"
         return Standing(
             self._life + len(self._roster),
@@ -181,18 +183,33 @@ class Membership:
             conclude=self.reason if self.phase in ("concluding", "over") else "",
         )
 
+    def heard_first(self, role: Role, address: str) -> None:
+        """A life is there, unless it is one that will serve, and does not yet: then it is only known to be on its way."""
+        role.began_s, role.note, role.held = self.now(), "", False
+        if address or not serves(role.name):
+            role.state, role.address = State.UP, address
+            self.tell(role)
+            self._absent.discard(role.name)
+            if not self._absent:
+                self.look()
+
     def tell(self, role: Role) -> None:
         """Everybody whom it concerns shall hear where this role is now."""
         self._roster.append(Member(role.name, role.life, role.address))
+        self._news.clear()
 
     def news(self, role: Role, known: int) -> tuple[Member, ...]:
         """What has changed since the version that a role knows, of those it has to do with: shards hear of everybody, to
         fence earlier lives; all others of shards.
         """
         since = known - self._life if known >= self._life else 0
-        members = {member.name: member for member in self._roster[since:]}
-        kinds = ("shard", "mirror", "replica", EVALUATOR) if role_kind(role.name) in ("shard", "mirror") else ("shard",)
-        return tuple(member for member in members.values() if role_kind(member.name) in kinds)
+        if since == len(self._roster):
+            return ()
+        key = serves(role.name), since
+        if key not in self._news:  # at the beginning everybody asks the same
+            members = {member.name: member for member in self._roster[since:]}
+            self._news[key] = tuple(member for member in members.values() if key[0] or role_kind(member.name) == "shard")
+        return self._news[key]
 
     # decisions
 
@@ -200,14 +217,16 @@ class Membership:
         """Whoever is silent is lost, whoever is wanted is placed, and a job that is over ends; called now and then."""
         now = self.now()
         self.excuse(now)
+        silent_since_s = now - self.timings.silence_s
         for machine in self.machines.values():
-            if machine.up and now - machine.heard_s > self.timings.silence_s * MACHINE:
+            if machine.heard_s < silent_since_s and machine.up and now - machine.heard_s > self.timings.silence_s * MACHINE:
                 machine.up = False
                 if self.phase != "over":
                     self.record("lost", machine.name, note=f"{machine.host} has been silent for {now - machine.heard_s:.3g} s")
         for role in self.roles.values():
-            if role.state is State.UP and now - role.heard_s > self.patience_s(role):
-                self.lost(role, f"silent for {now - role.heard_s:.3g} s", felled=not self.machines[role.machine].up)
+            if role.state is State.UP:
+                if role.heard_s < silent_since_s and now - role.heard_s > self.patience_s(role):
+                    self.lost(role, f"silent for {now - role.heard_s:.3g} s", felled=not self.hears(self.machines[role.machine]))
             elif role.state is State.STARTING and not self.machines[role.machine].up:
                 self.lost(role, f"{role.machine} is silent", felled=True)
             elif role.state is State.STARTING and now - role.began_s > self.start_within_s:
@@ -232,6 +251,10 @@ class Membership:
         """
         lively = self.now() - role.lively_s <= 3 * self.timings.beat_s
         return self.timings.silence_s * (BUSY if lively else 1)
+
+    def hears(self, machine: Machine) -> bool:
+        """Has its agent spoken lately?  If not, nothing begins there, and whoever is silent there may not be to blame."""
+        return machine.up and self.now() - machine.heard_s < 2 * self.timings.beat_s
 
     def lost(self, role: Role, why: str, *, felled: bool = False) -> None:
         """A life is over, or as good as over.  `felled`: through no fault of its own."""
@@ -261,8 +284,8 @@ class Membership:
 
     def promote(self) -> None:
         """A lost shard whose mirror holds everything lives on in it."""
-        for role in self.roles.values():
-            mirror = self.roles.get(mirror_of(role.name)) if role_kind(role.name) == "shard" and role.state is State.WAITING else None
+        for role in self.of("shard"):
+            mirror = self.roles.get(mirror_of(role.name)) if role.state is State.WAITING else None
             if mirror is None or mirror.state is not State.UP or not mirror.status.synced or mirror.process is None:
                 continue
             process, machine = mirror.process, self.machines[mirror.machine]
@@ -274,10 +297,9 @@ class Membership:
     def fill(self) -> None:
         """A place for every role that waits for one."""
         now = self.now()
-        sites = {m.name: m.site for m in self.machines.values() if m.up and now - m.heard_s < 2 * self.timings.beat_s}
-        for role in self.roles.values():
-            if role.state is not State.WAITING or role.not_before_s > now:
-                continue
+        waiting = [role for role in self.roles.values() if role.state is State.WAITING and role.not_before_s <= now]
+        sites = {m.name: m.site for m in self.machines.values() if self.hears(m)} if waiting else {}
+        for role in waiting:
             home = self.machines.get(role.machine)
             if home is not None and role.machine in sites and not home.site.lacks(role.needs) and not role.keeps and not apart(role.name):
                 name, why = role.machine, ""
@@ -304,7 +326,7 @@ class Membership:
     # the job
 
     def of(self, *kinds: str) -> list[Role]:
-        return [role for role in self.roles.values() if role_kind(role.name) in kinds]
+        return [role for kind in kinds for role in self._kinds.get(kind, ())]
 
     def consider_phase(self) -> None:
         """Begin when everybody is there; end when there is nothing left to do, or nobody to do it."""
@@ -432,7 +454,13 @@ class Membership:
                 machine.site.taken[role.name] = role.needs
             if role.state is State.UP:
                 self.tell(role)
+                self._absent.discard(role.name)
         self._promotions = {Process(name, life): promoted for name, life, promoted in kept["promotions"]}
+
+
+def serves(name: str) -> bool:
+    """Does that role have an address?"""
+    return role_kind(name) in ("shard", "mirror")
 
 
 def apart(name: str) -> str:

@@ -161,7 +161,6 @@ class Behind(Reply):
     """The mirror lacks what came before this entry: it holds none, or entries up to another one only."""
 
 
-
 @dataclass(slots=True, eq=False)
 class Install(Request[Accepted]):
     """One vector of a snapshot, for a mirror to begin from; `manifest` is the same JSON object with each of them.

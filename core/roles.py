@@ -92,6 +92,7 @@ async def live_shard(
     attendance.on_member, attendance.status = fence, shard.status
     durable = asyncio.ensure_future(keeping(node, job, shard, attendance))
     attendance.address = node.serve(shard)
+    attendance.beat()
     ends = [asyncio.ensure_future(leaving.wait()), asyncio.ensure_future(attendance.concluded.wait())]
     await asyncio.wait([durable, *ends], return_when=asyncio.FIRST_COMPLETED)
     if durable.done():

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from core.vector import blocks
+from core.vector import adagrad_, blocks
 
 TINY = 1e-20
 """Above the root of the least float32 square (3.7e-23), below any gradient that matters: see `Adagrad`."""
@@ -68,8 +68,8 @@ class Momentum:
 class Adagrad:
     """w_i -= gamma g_i / sqrt(sum over all pushes j, this one included, of g_ij^2)  (paper, section 4.1, no epsilon).
 
-    A coordinate whose gradients were all zero would divide zero by zero; the root is held at `TINY` or above, where the
-    quotient is 0 for a zero gradient and less than 1 for one so small that its square vanished.
+    A coordinate whose gradients were all zero would divide zero by zero; the root is `TINY` more, where the quotient is 0 for
+    a zero gradient and less than 1 for one so small that its square vanished, and every other root stays what it is.
     """
 
     learning_rate: float
@@ -80,9 +80,7 @@ class Adagrad:
         self.state.setdefault("squares", parameters.new_zeros(len(parameters)))
 
     def apply(self, parameters: Any, gradient: Any) -> None:
-        for w, g, squares in blocks(parameters, gradient, self.state["squares"]):
-            squares.addcmul_(g, g)
-            w.addcdiv_(g, squares.sqrt().clamp_(min=TINY), value=-self.learning_rate)
+        adagrad_(blocks(parameters, gradient, self.state["squares"]), self.learning_rate, TINY)
 
 
 @dataclass(slots=True)

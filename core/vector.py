@@ -1,13 +1,13 @@
 """Vectors as the protocols see them: something with a size that can be cut, added and copied, never looked into.
 
 A one-dimensional `torch.Tensor` is a vector.  So is a `Phantom`, which has a size and no contents: with phantoms the same
-protocol runs for its timing alone, at a thousand machines.  This module never imports torch.
+protocol runs for its timing alone, at a thousand machines.  torch is imported where one of its kernels is called by name.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -73,6 +73,22 @@ def blocks(*vectors: Any) -> Iterator[tuple[Any, ...]]:
         part = slice(start, start + BLOCK)
         first = vectors[0][part]
         yield first, *(widened(vector[part], first) for vector in vectors[1:])
+
+
+def adagrad_(parts: Iterable[tuple[Any, Any, Any]], rate: float, tiny: float) -> None:
+    """S += g^2;  w -= rate g / (sqrt(s) + tiny), for blocks (w, g, s) side by side, in place.
+
+    torch's own fused kernel reads and writes each array once: 34 ms for 64 MiB, where one operation after the other on
+    blocks in cache takes 100 (measured in one run).
+    """
+    parts = list(parts)
+    if not parts:
+        return
+    import torch
+
+    w, g, s = (list(arrays) for arrays in zip(*parts, strict=True))
+    step = [torch.ones(())] * len(w)
+    torch._fused_adagrad_(w, g, s, step, lr=rate, lr_decay=0.0, weight_decay=0.0, eps=tiny, maximize=False)
 
 
 def cut(total: int, pieces: int) -> list[slice]:

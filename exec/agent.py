@@ -20,13 +20,15 @@ from core.journal import Journal, one_line
 from core.reports import Capacity
 from core.timings import Timings
 from exec import addresses
+from exec.certificates import verify
 from exec.chaos import Faults
 from exec.codec import Identity
 from exec.host import Host
 from exec.jobfile import NAME, Charge, JobFile
 from exec.processes import Processes
 from exec.relaying import Relaying
-from report.exits import Exit
+from models.errors import InputError
+from report.exits import Exit, StartError
 from scenarios.load import ScenarioError
 
 
@@ -40,15 +42,17 @@ def main() -> None:
     charge = Charge.from_json(line)
     setproctitle.setproctitle(f"execctl agent={charge.number} job={charge.job.job[:8]}")
     try:
+        if charge.credentials is not None:
+            verify(charge.credentials, charge.job.job)
         sys.exit(asyncio.run(serve(charge)))
-    except ScenarioError as error:
+    except (ScenarioError, InputError, StartError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(Exit.WRONG_INPUT)
 
 
 async def serve(charge: Charge) -> int:
     """Until the job is over, a signal ends it, or the supervisor is gone for good."""
-    job, boot = charge.job, time.time_ns() // 1_000_000  # noqa: TID251  later boots are greater, on every machine
+    job, boot = charge.job, time.time_ns() // 1_000_000
     folder = own_folder(charge)
     scenario = charge.job.load()
     timings = Timings(scenario.protocol.detect_within)

@@ -120,6 +120,7 @@ class Interference:
                 continue
             if fault.kind == "delay":
                 fate.delay_s += fault.by
+                record("delayed", peer, 0, fault.by, name)
             elif fault.kind == "loss":
                 fate.request_lost |= self.stream.random() < fault.probability
                 fate.reply_lost |= self.stream.random() < fault.probability

@@ -155,7 +155,11 @@ async def ask(job: JobFile, what: str, *arguments: Any) -> Any:
             return await getattr(asking, what)(*arguments)
     except CallFailed as failure:
         done = (Path(job.folder) / "summary.json").exists()
-        hint = "the job is over; its summary is in the run folder" if done else "is the job running? `execctl resume` goes on with one that is not"
+        hint = (
+            "the job is over; its summary is in the run folder"
+            if done
+            else "is the job running? `execctl resume` goes on with one that is not"
+        )
         raise StartError(f"the supervisor at {job.supervisor} does not answer ({failure}): {hint}") from None
 
 
@@ -218,12 +222,28 @@ def export(run: Path, out: Path) -> None:
 
 
 @main.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the authority and the keys.")
-@click.option("--machine", "machines", multiple=True, required=True, metavar="NAME[=ADDRESS,…]", help="Repeatable.")
-@click.option("--days", default=365, show_default=True, help="How long they are valid.")
-@click.option("--force", is_flag=True, help="Replace keys that are there.")
-def certs(out: Path, machines: tuple[str, ...], days: int, force: bool) -> None:
-    """Make an authority and a certificate for each machine; again with more machines uses the same authority."""
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of the authority and of what it issues; where there is one already, it is used again.",
+)
+@click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    required=True,
+    metavar="NAME[=ADDRESS,...]",
+    help="A machine, and the host names and IP addresses it has besides; repeatable.",
+)
+@click.option("--days", type=click.IntRange(1, 1825), default=365, show_default=True, help="How long the certificates are valid.")
+@click.option("--force", is_flag=True, help="Replace certificates and keys of these machines that are there already.")
+def certs(out: Path, machines: tuple[str, ...], days: int, *, force: bool) -> None:
+    """Make certificates, so that machines of a job believe each other and nobody else.
+
+    Writes NAME.pem and NAME.key for each machine, and at first ca.pem and ca.key, all readable by you alone.  A machine is to
+    have ca.pem and its own two files; ca.key makes more machines, and leaves this folder for nowhere.
+    """
     from report.exits import clear_errors
 
     with clear_errors():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
 
 from core.messages import CallFailed, Reply, Request, TimedOut, Unreachable
 from exec.certificates import TARGET, Credentials
-from exec.codec import DTYPES, Answer, Fault, Identity, Malformed, Payload, decode_reply, dtype_of, encode_request
+from exec.codec import DTYPES, Answer, Identity, Payload, decode_reply, dtype_of, encode_request
+from exec.malformed import Fault, Malformed
 from exec.shared_memory import Segment, Segments, worth
 from exec.transport import METHOD, client_options, end_here, message, next_header
 
@@ -26,10 +28,15 @@ class Peer:
     """The way to one peer, at one address."""
 
     def __init__(
-        self, name: str, life: int, address: str, *, keepalive_s: float, credentials: Credentials | None, segments: Segments, near: bool
+        self, name: str, life: int, address: str, *, keepalive_s: float, credentials: Credentials | None, segments: Segments, near: bool,
+        sending: Callable[[int], None],
     ) -> None:  # fmt: skip
-        """`near`: is it on this host, as far as its address tells?  Then payloads go through `segments`."""
+        """`near`: is it on this host, as far as its address tells?  Then payloads go through `segments`.
+
+        `sending` is told of each request's bytes as it goes, from any thread.
+        """
         self.name, self.life, self.address, self.segments, self.near = name, life, address, segments, near
+        self.sending = sending
         options = client_options(keepalive_s)
         if credentials is None:
             self.channel = grpc.insecure_channel(address, options=options)
@@ -44,25 +51,35 @@ class Peer:
         Raises Unreachable, TimedOut, or Malformed for an answer that is nonsense.  Nothing writes into a buffer that the
         request lent once this is over.
         """
-        ticket = self.segments.take(request.payload.nbytes) if self.near and worth(request.payload) else None
         into = getattr(request, "into", None)
-        room = self.segments.take(into.nbytes) if self.near and worth(into) else None
-        landed = None
+        ticket, room = self.lent(request.payload), self.lent(into)
         try:
             if ticket is not None:
                 ticket.lay(request.payload)
             header = encode_request(own, life, request, ticket.name if ticket else "", room.name if room else "")
+            self.sending(len(header) + (0 if request.payload is None else request.payload.nbytes))
             landed = self.call(message(header, request.payload if ticket is None else None), into, room, deadline_s)
-        finally:
-            for segment in filter(None, (ticket, room)):
-                if landed is None:
-                    self.segments.forget(segment)
-                elif segment is ticket or not landed.answer.in_room:
-                    self.segments.give_back(segment)
+        except BaseException:
+            self.give_up(ticket, room)
+            raise
         if landed.answer.not_mapped:
-            self.near = False  # its /dev/shm is another one; and nobody has looked at the request
+            self.near = False  # it does not see our memory, as in another container; and it has not looked at the request
+            self.give_up(ticket, room)
             return self.ask(own, life, request, deadline_s)
+        for segment in (ticket, None if landed.answer.in_room else room):
+            if segment is not None:
+                self.segments.give_back(segment)
         return landed
+
+    def lent(self, vector: Any) -> Segment | None:
+        """A segment for it, where that is worth it and works."""
+        return self.segments.take(vector.nbytes) if self.near and worth(vector) else None
+
+    def give_up(self, *segments: Segment | None) -> None:
+        """Nobody knows what the other side still does with them."""
+        for segment in segments:
+            if segment is not None:
+                self.segments.forget(segment)
 
     def call(self, messages: Iterator[bytes], into: Any, room: Segment | None, deadline_s: float) -> Landed:
         try:
@@ -86,8 +103,7 @@ class Peer:
             end_here(stream)
             if room is None or answer.payload.nbytes != room.nbytes or answer.payload.dtype != dtype_of(into):
                 raise Malformed(Fault.DTYPE, f"{answer.payload.nbytes} bytes of {answer.payload.dtype} where no such room was left")
-            vector = room.tensor(answer.payload)
-            self.segments.give_back_with(vector, room)
+            vector = room.tensor(answer.payload, then=partial(self.segments.give_back, room))
         else:
             from exec.tensors import receive
 
@@ -105,7 +121,10 @@ def landing(payload: Payload, into: Any) -> Any:
     if into is None:
         import torch
 
-        return torch.empty(payload.nbytes // DTYPES[payload.dtype], dtype=getattr(torch, payload.dtype))
+        try:
+            return torch.empty(payload.nbytes // DTYPES[payload.dtype], dtype=getattr(torch, payload.dtype))
+        except (RuntimeError, TypeError) as error:  # torch's words for too many
+            raise Malformed(Fault.OVERSIZED, f"{payload.nbytes} bytes of {payload.dtype}, for which there is no memory") from error
     if (dtype_of(into), into.nbytes) != payload:
         reason = f"{payload.nbytes} bytes of {payload.dtype} for a buffer of {into.nbytes} bytes of {dtype_of(into)}"
         raise Malformed(Fault.DTYPE, reason)

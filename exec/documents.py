@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from core.messages import Reply, Request
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
+from exec.malformed import fit
 
 KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Beat, Standing, Report, Orders, Inquire, Conclude, Overview)}
 
@@ -24,7 +26,7 @@ def is_document(message: Request[Any] | Reply) -> bool:
 def encode(message: Any) -> tuple[str, bytes]:
     """Kind and text."""
     kind = type(message).__name__.lower()
-    return kind, adapter(kind).dump_json(message)
+    return kind, to_json(fitted(adapter(kind).dump_python(message)), inf_nan_mode="constants")  # a loss may be none, or no number
 
 
 def decode(kind: str, text: bytes) -> Any:
@@ -36,9 +38,18 @@ def decode(kind: str, text: bytes) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise NoDocument(f"a {kind} whose {'.'.join(map(str, first['loc'])) or 'text'} is wrong: {first['msg']}") from error
-    if adapter(kind).dump_json(message) != text:
+    if encode(message) != (kind, text):
         raise NoDocument(f"a {kind} of {len(text)} bytes, not all of which mean something")
     return message
+
+
+def fitted(value: Any) -> Any:
+    """The same with every text in it as `exec.malformed.check_text` takes it."""
+    if isinstance(value, str):
+        return fit(value)
+    if isinstance(value, dict):
+        return {key: fitted(part) for key, part in value.items()}
+    return [fitted(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 @cache

@@ -20,7 +20,6 @@ import concurrent.futures
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
@@ -56,8 +55,9 @@ from exec import addresses
 from exec.certificates import Credentials
 from exec.chaos import Fate, Interference
 from exec.client import Landed, Peer
-from exec.codec import Fault, Identity, Malformed, Payload
+from exec.codec import Identity, Payload
 from exec.device import Device
+from exec.malformed import Fault, Malformed
 from exec.relay import Relay, Relayed
 from exec.server import Listener, NotDurable, ServerFailed
 from exec.shared_memory import Segments
@@ -157,8 +157,9 @@ class Host:
         if address:
             near = self._shared_memory and self._segments.usable and addresses.split(address)[0] == self._bind
             self._peers[peer] = Peer(
-                peer, life, address, keepalive_s=self.timings.keepalive_s, credentials=self._credentials, segments=self._segments, near=near
-            )
+                peer, life, address, keepalive_s=self.timings.keepalive_s, credentials=self._credentials, segments=self._segments, near=near,
+                sending=self._sending,
+            )  # fmt: skip
 
     def call(self, peer: str, request: Request[R]) -> asyncio.Future[R]:
         """See `core.node.Node`.  Whoever cancels the future of a Fetch has given its buffer up: it may still be written."""
@@ -169,7 +170,6 @@ class Host:
             future.set_exception(Unreachable(f"{self.name} knows no address of {peer}"))
             return future
         life = self._lives.get(peer, 0)
-        self.sent.count(0 if request.payload is None else request.payload.nbytes)
         deadline_s = min(self.deadline_s, self.timings.detect_within_s) if isinstance(request, PROMPT) else self.deadline_s
         if self._interference is not None:
             fate = self._interference.judge(peer, self.now(), self.record)
@@ -255,6 +255,8 @@ class Host:
 
         self._keeping[kept] = durable
         durable.add_done_callback(tell)
+        if self._closing.is_set():
+            durable.cancel()  # it came too late to be among those that `close` ends
 
     def _handle(self, request: Request[Any], sender: Sender, nbytes: int, handled: concurrent.futures.Future[Outcome]) -> None:
         self.received.count(nbytes)
@@ -273,6 +275,9 @@ class Host:
 
     def answered(self, nbytes: int) -> None:
         """A reply goes out (`exec.server.Handler`)."""
+        self._sending(nbytes)
+
+    def _sending(self, nbytes: int) -> None:
         self.loop.call_soon_threadsafe(self.sent.count, nbytes)
 
     def refused(self, fault: Fault, peer: str, reason: str) -> None:

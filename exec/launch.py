@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -15,15 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.job import SUPERVISOR
+from core.journal import Journal
 from core.messages import CallFailed
+from core.node import Recorder
 from core.reports import Overview
 from core.timings import Timings
 from exec import addresses
-from exec.certificates import Authority, Credentials
+from exec.certificates import Authority, Credentials, verify
 from exec.chaos import Faults
 from exec.jobfile import CERTIFICATES, Charge, JobFile
 from exec.operating import Operator, operator
-from exec.placing import Backend, backend
+from exec.placing import Backend, backend, how_ended
 from exec.store import last_life
 from report.exits import StartError
 from report.folder import RunFolder
@@ -58,11 +61,19 @@ def credentials(scenario: Scenario, job: JobFile, machines: list[str]) -> list[C
     host = addresses.split(job.supervisor)[0]
     if scenario.exec.certificates is not None:
         given = Path(scenario.exec.certificates)
-        Credentials.load(given).save(folder, "operator")
-        return [Credentials.load(given, machine) if (given / f"{machine}.key").is_file() else Credentials.load(given) for machine in machines]
+        shown = [named(given, machine) for machine in (socket.gethostname(), *machines)]
+        for one in shown:
+            verify(one, job.job)
+        shown[0].save(folder, "operator", force=True)
+        return [*shown[1:]]
     authority = Authority.for_job(job.job)
-    authority.issue("operator", [host]).save(folder, "operator")
+    authority.issue("operator", [host]).save(folder, "operator", force=True)
     return [authority.issue(f"machine-{number}", []) for number in range(len(machines))]
+
+
+def named(folder: Path, machine: str) -> Credentials:
+    """A machine's own, or those of the only machine whose key is there.  Raises CertificateError."""
+    return Credentials.load(folder, machine if (folder / f"{machine}.key").is_file() else "")
 
 
 class Launch:
@@ -78,10 +89,27 @@ class Launch:
         self._hold: asyncio.Future[None] | None = None
         self._wanted = ""
         """Why the job shall end, once somebody said so."""
+        self._trouble = ""
+        """Why no machine is left."""
+        self._life, self._felled = 0, ""
+        """Of the supervisor, and the declared fault that ended it."""
+        self._record: Recorder = lambda *_, **__: None
         self.on_look: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """The whole job.  Raises StartError."""
+        boot = time.time_ns() // 1_000_000
+        with (self.folder / RunFolder.JOURNALS / f"launcher.{boot}.tsv").open("wb") as file:
+            self._record = Journal(file, prompt=True).recorder("launcher", 1, self.now)
+            await self._run()
+        if self._trouble:
+            raise StartError(self._trouble)
+
+    def now(self) -> float:
+        """The job's time."""
+        return time.time() - self.job.launched_at  # noqa: TID251
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.interrupt)
@@ -90,9 +118,7 @@ class Launch:
             await self.begin_supervisor()
             for number in range(len(self.backend.machines)):
                 await self.backend.start(Charge(self.job, number, shown[number]))
-            faults = asyncio.ensure_future(
-                Faults(self.scenario, "", self, now=lambda: time.time() - self.job.launched_at, record=lambda *_, **__: None).run()  # noqa: TID251
-            )
+            faults = asyncio.ensure_future(Faults(self.scenario, "", self, now=self.now, record=self._record).run())
             await self.watch()
             faults.cancel()
         finally:
@@ -103,18 +129,18 @@ class Launch:
                 loop.remove_signal_handler(number)
 
     def interrupt(self) -> None:
-        """Ctrl-C: once to come to an end, twice to end now."""
+        """Ctrl-C: once to come to an end, twice to end now, which agents do who hear it; thrice without hearing anybody."""
         self.interrupted += 1
         self._wanted = "Ctrl-C"
         if self.interrupted > 1:
+            self.signal_role(SUPERVISOR, signal.SIGTERM)
+        if self.interrupted > 2:
             self.backend.kill()
-            if self._supervisor is not None and self._supervisor.returncode is None:
-                self._supervisor.terminate()
 
     # the supervisor, which nobody else starts
 
     async def begin_supervisor(self) -> None:
-        life = last_life(self.folder / "store" / SUPERVISOR) + 1
+        self._life = life = last_life(self.folder / "store" / SUPERVISOR) + 1
         with (self.folder / "logs" / f"supervisor.{life}.log").open("wb") as log:
             self._supervisor = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "exec.supervising", str(self.folder), str(life), stdin=asyncio.subprocess.DEVNULL,
@@ -136,6 +162,8 @@ class Launch:
                     return
                 if self._supervisor.returncode is not None:
                     deaths += 1
+                    self._record("crashed", SUPERVISOR, self._life, note=self._felled or how_ended(self._supervisor.returncode))
+                    self._felled = ""
                     if deaths >= LIVES_AT_ONCE:
                         raise StartError(f"the supervisor ended {deaths} times without an answer: {self.last_words()}")
                     if self._hold is not None:
@@ -156,6 +184,7 @@ class Launch:
             return False
         trouble = self.backend.trouble()
         if trouble and not any(machine.state == "up" for machine in self.seen.machines):
+            self._trouble = trouble
             self._wanted = f"no machine is left: {trouble}"
         self.on_look()
         return True
@@ -174,6 +203,6 @@ class Launch:
         if self._supervisor is not None and self._supervisor.returncode is None:
             self._supervisor.send_signal(number)
 
-    def fell(self, role: str, number: int, _: str, hold: asyncio.Future[None]) -> None:
-        self._hold = hold
+    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
+        self._hold, self._felled = hold, why
         self.signal_role(role, number)

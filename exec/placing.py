@@ -1,9 +1,9 @@
 """Where a job's agents run, and how they get there.  A backend starts agents and nothing else: the rest is the supervisor's.
 
-    local   on this machine
-    ssh     on a list of hosts, through ssh, or through whatever command reaches them
-    slurm   on the nodes of the allocation that the launcher runs in, through srun
-    ray     on the nodes of a Ray cluster: `exec/ray_cluster.py`
+local   on this machine
+ssh     on a list of hosts, through ssh, or through whatever command reaches them
+slurm   on the nodes of the allocation that the launcher runs in, through srun
+ray     on the nodes of a Ray cluster: `exec/ray_cluster.py`
 """
 
 from __future__ import annotations
@@ -104,16 +104,11 @@ class Commands:
             if self.over or code == 0:
                 return
             started.ends = started.ends + 1 if loop.time() - began < SOON_S else 1
-            started.fate = self.told(started, code)
+            started.fate = how_it_ended(started.machine, code, self.logs / f"agent-{started.charge.number}.log")
             if started.ends >= GIVE_UP_AFTER:
                 return
             await asyncio.sleep(AGAIN_AFTER_S * 2 ** (started.ends - 1) if started.ends > 1 else 0.0)
             await self.begin(started)
-
-    def told(self, started: Started, code: int) -> str:
-        lines = (self.logs / f"agent-{started.charge.number}.log").read_text(errors="replace").strip().splitlines()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"the agent of {started.machine} {how}" + (f": {lines[-1]}" if lines else "")
 
     def trouble(self) -> str:
         return "; ".join(started.fate for started in self.agents.values() if started.ends >= GIVE_UP_AFTER)
@@ -139,6 +134,17 @@ class Commands:
         for started in self.agents.values():
             if started.child is not None and started.child.returncode is None:
                 started.child.kill()
+
+
+def how_ended(code: int) -> str:
+    """A process's exit code, in words."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def how_it_ended(machine: str, code: int, log: Path) -> str:
+    """An agent's end, with its last words."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"the agent of {machine} {how_ended(code)}" + (f": {lines[-1]}" if lines else "")
 
 
 def backend(scenario: Scenario, folder: Path) -> Backend:

@@ -186,7 +186,12 @@ class Processes:
             environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE", "OPENBLAS_NUM_THREADS": "1"}
             with (self.folder / "logs" / "nursery.log").open("ab") as log:
                 self._nursery = await asyncio.create_subprocess_exec(
-                    *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+                    *command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
                 )
             self._listening = asyncio.create_task(self._listen(self._nursery))
         return self._nursery

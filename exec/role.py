@@ -16,7 +16,8 @@ from core.journal import Journal, one_line
 from core.messages import Refused
 from core.node import StoreFailed
 from core.reports import Process
-from core.roles import Promoted, live as live_role
+from core.roles import Promoted
+from core.roles import live as live_role
 from core.shard import Shard
 from core.work import Diverged
 from exec import addresses
@@ -31,7 +32,6 @@ from report.exits import Exit
 from report.folder import RunFolder
 from scenarios.load import ScenarioError
 from scenarios.plan import Plan, plan
-
 
 NICE = 5
 """Roles compute; supervisor and agents, which must be heard, do not wait for them."""

@@ -16,7 +16,18 @@ import grpc
 from core.messages import Fetch, Refusal, Reply, Request, Sender, misaddressed
 from exec import addresses
 from exec.certificates import Credentials
-from exec.codec import Call, Fault, Identity, Malformed, Payload, decode_request, dtype_of, encode_misaddressed, encode_not_mapped, encode_reply
+from exec.codec import (
+    Call,
+    Fault,
+    Identity,
+    Malformed,
+    Payload,
+    decode_request,
+    dtype_of,
+    encode_misaddressed,
+    encode_not_mapped,
+    encode_reply,
+)
 from exec.shared_memory import Mapped, NotMapped
 from exec.transport import METHOD, SERVER_OPTIONS, end_here, message, next_header
 

@@ -4,8 +4,10 @@ Whoever calls owns the segments: one for what it sends, one for what it wants to
 ticket goes, and touches a segment again only when its call was answered; one whose call was not is forgotten, since nobody
 knows what the other side still does with it.  So everything means what it means on the stream: staged whole, or not there.
 
-A segment is a file in /dev/shm of mode 0600, named after the job, the role and the life that made it, so that whoever
-buries a process can sweep up after it.
+A segment is a `memfd` of its owner's, and a ticket says where `/proc` shows it: process, descriptor, name.  It is on no disk
+and in no folder, so it is gone with the processes that use it, however they end.  It is sealed against shrinking: a
+memory that is cut off under its reader kills the reader (SIGBUS).  The name is drawn, and says the job, the role and the life
+that made it, so that a ticket opens nothing but its sender's own.  Elsewhere than on Linux everything goes by the stream.
 """
 
 from __future__ import annotations
@@ -14,22 +16,23 @@ import mmap
 import os
 import re
 import secrets
-import stat
 import threading
 import weakref
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from exec.codec import Identity, Payload
 
-ROOM = Path("/dev/shm")  # noqa: S108  it is the place for this, and names are drawn
 WORTH = 64 << 10
 """Smaller payloads are as quick on the stream."""
-MAPPED_LIMIT = 256
-"""Segments of others that a server keeps mapped."""
-PATTERN = re.compile(r"distbelief-[0-9a-zA-Z]{1,32}-[a-z-]{1,40}(\.[0-9]{1,9})?-[0-9]{1,20}-[0-9a-f]{16}")
+MAPPED_LIMIT = 64
+"""Segments of others that a server keeps mapped, as many as it answers calls at once."""
+TICKET = re.compile(r"([1-9][0-9]{0,9})/([0-9]{1,9})/(distbelief-[0-9A-Za-z]{1,8}-[a-z-]{1,41}(?:\.[0-9]{1,9})?-[0-9]{1,20}-[0-9a-f]{16})")
+
+F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW = 1033, 1034, 1, 2, 4
+"""Of Linux's fcntl.h; Python's fcntl lacks them where it was built against older headers."""
+FIXED = F_SEAL_SHRINK | F_SEAL_GROW
 
 
 class NotMapped(Exception):
@@ -40,18 +43,18 @@ def prefix(job: str, role: str, life: int) -> str:
     return f"distbelief-{job[:8]}-{role.replace('/', '.')}-{life}-"
 
 
-def sweep(job: str, role: str, life: int) -> None:
-    """Remove what a process that has ended left behind."""
-    for path in ROOM.glob(f"{prefix(job, role, life)}*"):
-        path.unlink(missing_ok=True)
+def worth(vector: Any) -> bool:
+    """Is a payload large enough to go this way?"""
+    return vector is not None and vector.nbytes >= WORTH
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class Segment:
-    """A piece of shared memory, mapped here."""
+    """A piece of shared memory, mapped here; `name` is its ticket, and `fd` the owner's descriptor."""
 
     name: str
     memory: mmap.mmap
+    fd: int = -1
 
     @property
     def nbytes(self) -> int:
@@ -59,21 +62,25 @@ class Segment:
 
     def lay(self, vector: Any) -> None:
         """Write a vector into it, from the beginning."""
-        from exec.tensors import parts_of
-
         import torch
+
+        from exec.tensors import parts_of
 
         at = 0
         for part in parts_of(vector)[1]:
-            self.tensor(Payload("uint8", len(part)), at).copy_(torch.frombuffer(part, dtype=torch.uint8))
+            into = torch.frombuffer(self.memory, dtype=torch.uint8, count=len(part), offset=at)
+            into.copy_(torch.frombuffer(part, dtype=torch.uint8))
             at += len(part)
 
-    def tensor(self, payload: Payload, offset: int = 0) -> Any:
-        """A view of it as a vector; it stays mapped as long as that lives."""
+    def tensor(self, payload: Payload, then: Callable[[], None] | None = None) -> Any:
+        """A view of it as a vector, which stays mapped as long as that lives; `then` is called when nobody views it any more."""
         import torch
 
+        lease = memoryview(self.memory)  # torch keeps it with the vector's storage, so views of the vector count too
+        if then is not None:
+            weakref.finalize(lease, then).atexit = False
         dtype = getattr(torch, payload.dtype)
-        return torch.frombuffer(self.memory, dtype=dtype, count=payload.nbytes // dtype.itemsize, offset=offset)
+        return torch.frombuffer(lease, dtype=dtype, count=payload.nbytes // dtype.itemsize)
 
 
 class Segments:
@@ -81,88 +88,126 @@ class Segments:
 
     def __init__(self, own: Identity) -> None:
         self.prefix = prefix(own.job, own.name, own.incarnation)
-        self.usable = ROOM.is_dir()
+        self.usable = hasattr(os, "memfd_create") and os.path.isdir(f"/proc/{os.getpid()}/fd")  # noqa: PTH112  without pathlib's import
         self._free: dict[int, list[Segment]] = {}
-        self._lock = threading.Lock()
+        """By size.  No lock: what is given back may come from a finalizer, at any point of any thread."""
 
     def take(self, nbytes: int) -> Segment | None:
         """One of that size that nobody uses; None where there is no room."""
-        with self._lock:
-            free = self._free.get(nbytes)
-            if free:
-                return free.pop()
+        free = self._free.setdefault(nbytes, [])
+        try:
+            return free.pop()
+        except IndexError:
+            return self.make(nbytes)
+
+    def make(self, nbytes: int) -> Segment | None:
+        import fcntl
+
         name = f"{self.prefix}{secrets.token_hex(8)}"
         try:
-            fd = os.open(ROOM / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
             return None
         try:
-            os.posix_fallocate(fd, 0, nbytes)  # a full /dev/shm says so here, and not when the memory is touched
-            memory = mmap.mmap(fd, nbytes)
+            os.posix_fallocate(fd, 0, nbytes)  # a full memory says so here, and not when it is touched
+            fcntl.fcntl(fd, F_ADD_SEALS, FIXED | F_SEAL_SEAL)
+            return Segment(f"{os.getpid()}/{fd}/{name}", mapped(fd, nbytes), fd)
         except OSError:
-            (ROOM / name).unlink(missing_ok=True)
-            return None
-        finally:
             os.close(fd)
-        return Segment(name, memory)
+            return None
 
     def give_back(self, segment: Segment) -> None:
         """Its call was answered."""
-        with self._lock:
+        if segment.fd >= 0:
             self._free.setdefault(segment.nbytes, []).append(segment)
-
-    def give_back_with(self, vector: Any, segment: Segment) -> None:
-        """It is free again when nobody holds that view of it any more."""
-        weakref.finalize(vector, self.give_back, segment).atexit = False
 
     def forget(self, segment: Segment) -> None:
         """Its call was not answered: the other side may still use it, and nobody else ever will."""
-        (ROOM / segment.name).unlink(missing_ok=True)
+        fd, segment.fd = segment.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
-        for path in ROOM.glob(f"{self.prefix}*") if self.usable else ():
-            path.unlink(missing_ok=True)
+        """Forget those that nobody uses; the others go with whoever still views them."""
+        for free in self._free.values():
+            while free:
+                self.forget(free.pop())
 
 
 class Mapped:
     """A server's view of its callers' segments."""
 
     def __init__(self) -> None:
-        self._mapped: OrderedDict[str, Segment] = OrderedDict()
+        self._mapped: dict[str, Segment] = {}
+        """In the order of use."""
         self._lock = threading.Lock()
 
-    def find(self, name: str, nbytes: int, job: str, role: str, life: int) -> Segment:
-        """The segment of that ticket, which must be its sender's own, and large enough.  Raises NotMapped."""
-        if not PATTERN.fullmatch(name) or not name.startswith(prefix(job, role, life)):
-            raise NotMapped(f"{name[:80]!r} is no segment of {role}#{life}")
+    def __len__(self) -> int:
+        return len(self._mapped)
+
+    def find(self, ticket: str, nbytes: int, job: str, role: str, life: int) -> Segment:
+        """The segment of that ticket, which must be its sender's own, and of just that size.  Raises NotMapped."""
+        found = TICKET.fullmatch(ticket)
+        if found is None or not found[3].startswith(prefix(job, role, life)):
+            raise NotMapped(f"{ticket[:100]!r} is no segment of {role}#{life}")
         with self._lock:
-            segment = self._mapped.get(name)
+            segment = self._mapped.pop(ticket, None)
             if segment is None:
-                segment = self._mapped[name] = self.map(name)
-                while len(self._mapped) > MAPPED_LIMIT:
-                    self._mapped.popitem(last=False)
-            self._mapped.move_to_end(name)
-        if segment.nbytes < nbytes:
-            raise NotMapped(f"{name} has {segment.nbytes} bytes; {nbytes} were announced")
+                self.let_go()
+                segment = opened(ticket, nbytes)
+            self._mapped[ticket] = segment
+        if segment.nbytes != nbytes:
+            raise NotMapped(f"{ticket} has {segment.nbytes} bytes; {nbytes} were announced")
         return segment
 
-    @staticmethod
-    def map(name: str) -> Segment:
-        try:
-            fd = os.open(ROOM / name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise NotMapped(f"{name}: {error.strerror}") from error
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or not found.st_size:
-                raise NotMapped(f"{name} is not a file of this user's")
-            return Segment(name, mmap.mmap(fd, found.st_size))
-        except (OSError, ValueError) as error:
-            raise NotMapped(f"{name}: {error}") from error
-        finally:
-            os.close(fd)
+    def let_go(self) -> None:
+        """Of segments that their owners have forgotten, and beyond the limit of those that were not used for longest."""
+        for ticket in [ticket for ticket in self._mapped if not shown(ticket)]:
+            del self._mapped[ticket]
+        while len(self._mapped) >= MAPPED_LIMIT:
+            del self._mapped[next(iter(self._mapped))]
 
 
-def worth(vector: Any) -> bool:
-    """Is a payload large enough to go this way?"""
-    return vector is not None and vector.nbytes >= WORTH
+def path_of(ticket: str) -> str:
+    process, descriptor, _ = ticket.split("/")
+    return f"/proc/{process}/fd/{descriptor}"
+
+
+def shown(ticket: str) -> bool:
+    """Is the segment of that ticket there?  Whatever else the descriptor may be is not even opened."""
+    try:
+        return os.readlink(path_of(ticket)) == f"/memfd:{ticket.rpartition('/')[2]} (deleted)"
+    except OSError:
+        return False
+
+
+def opened(ticket: str, nbytes: int) -> Segment:
+    """Raises NotMapped."""
+    import fcntl
+
+    if not shown(ticket):
+        raise NotMapped(f"{ticket} is not shown here")
+    try:
+        fd = os.open(path_of(ticket), os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotMapped(f"{ticket}: {error.strerror}") from error
+    try:
+        state = os.fstat(fd)
+        if state.st_uid != os.getuid() or fcntl.fcntl(fd, F_GET_SEALS) & FIXED != FIXED:
+            raise NotMapped(f"{ticket} is not this user's, or may shrink")
+        if state.st_size != nbytes:
+            raise NotMapped(f"{ticket} has {state.st_size} bytes; {nbytes} were announced")
+        return Segment(ticket, mapped(fd, nbytes))
+    except (OSError, ValueError) as error:
+        raise NotMapped(f"{ticket}: {error}") from error
+    finally:
+        os.close(fd)
+
+
+def mapped(fd: int, nbytes: int) -> mmap.mmap:
+    """Its pages at once: a fault for each 4 KiB would come to as much as copying them."""
+    return mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+
+
+def sweep(_job: str, _role: str, _life: int) -> None:
+    """Nothing is left to sweep up after a process."""

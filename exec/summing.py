@@ -73,6 +73,6 @@ def met(records: list[Record]) -> list[dict[str, Any]]:
     return [
         {"kind": "crash" if record.event == "crashed" else "loss", "target": record.peer, "at_s": record.time_s, "bit": {"process": record.note}}
         for record in records
-        if record.event == "crashed" and not record.note.startswith("fault.")
-        or record.event == "lost" and "silent" in record.note
+        if (record.event == "crashed" and not record.note.startswith("fault."))
+        or (record.event == "lost" and "silent" in record.note)
     ]  # fmt: skip

@@ -74,7 +74,7 @@ async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
             if scenario.exec.metrics or scenario.exec.tensorboard:
                 beside.append(asyncio.ensure_future(Metrics(scenario, membership, folder).run()))
             watching = asyncio.ensure_future(supervisor(host, membership))
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: membership.conclude("interrupted", "the supervisor was ended"))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: end_now(membership))
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the launcher's to decide
             await asyncio.wait([watching, *beside], return_when=asyncio.FIRST_COMPLETED)
             if host.failure.done():
@@ -88,6 +88,12 @@ async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
                 raise
             finally:
                 await asyncio.to_thread(store.close)
+
+
+def end_now(membership: Membership) -> None:
+    """Whoever ends the supervisor by a signal does not wait for anybody's last words."""
+    membership.conclude("interrupted", "the supervisor was ended")
+    membership.enter("over")
 
 
 class Receiving(Host):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exec.codec import Fault, Malformed
+from exec.malformed import Fault, Malformed
 
 METHOD = "/distbelief.Node/Call"
 

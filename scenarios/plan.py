@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.job import Job, Shared, Stop, role_kind, shard_name
-from core.placement import Needs
 from core.membership import Role
+from core.placement import Needs
 from core.rules import RULES, Rule
 from core.timings import Timings
 from core.vector import cut
