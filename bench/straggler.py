@@ -3,28 +3,31 @@
     python -m bench.straggler [--runs 3] [--slow-factor 10] [--json]
 
 Four workers train the same network from the same start, on the same parts of the handwritten digits, in minibatches of the
-same size, each with one thread.  Then the same again with the last worker stopped for 9 of every 10 ms: `exec.chaos` does
-it on both sides, from before the first step.  Ours is `execctl launch`, timed from the journal's `begun` to the `evaluated`
-that first reaches the accuracy; what replicas need to find their shards counts.  The reference is timed from its first
-step, after a pass that warms each process up, to the first evaluation on rank 0 that reaches the accuracy.
+same size, each with one thread, with Adagrad.  Then the same again with the last worker stopped for 9 of every 10 ms:
+`exec.chaos` does it on both sides, from before the first step.  Ours is `execctl launch`, timed from the journal's `begun`
+to the first `evaluated` that reaches the accuracy: that replicas look for their shards counts.  The reference is timed from
+its first step to the first evaluation on rank 0 that reaches the accuracy: that its processes start, meet, agree on
+parameters and warm up does not count.  Each side has a rate of its own, see RATES.
 
-Each side's rate was chosen by itself, from the same grid of 0.001 to 0.02, for the least time on its own.
-Runs alternate between the sides, figures are medians; what to compare between machines is the ratio, not the seconds.
+The sides take turns, each run has a seed of its own, figures are medians.  What to compare between machines is the ratio,
+not the seconds; other load on the machine falls on either side by chance, so take more runs where there is any.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
 import multiprocessing
 import os
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,14 +42,22 @@ from scenarios.load import load
 from scenarios.plan import plan
 
 WORKERS = 4
-LIMIT_S = 180.0
-"""One run; whatever has not reached the accuracy by then is nan."""
+ACCURACY = 0.95
+LIMIT_S = 180
+"""Of one run."""
+
+RATES = {"downpour": 0.005, "ddp": 0.01}
+"""Those that reach the accuracy after the fewest updates, among 0.0025, 0.005 and 0.01 (ours, in the simulator, with the
+straggler) and among 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01 and 0.02 (the reference, whose steps depend on no clock)."""
+
+EVALUATE_EVERY = 2
+"""Steps of the reference."""
 
 SCENARIO = """
 schema = 1
 name = "straggler"
 seed = {seed}
-model = {{ network = "mlp", layers = {layers} }}
+model = {{ network = "mlp", layers = [64, 1024, 1024, 10] }}
 
 [protocol]
 kind = "downpour"
@@ -54,13 +65,15 @@ replicas = {workers}
 shards = 2
 batch = {batch}
 rule = {{ kind = "adagrad", learning_rate = {rate} }}
-deadline = "{deadline}"
-evaluate_every = "{every}"
+deadline = "1 s"
+evaluate_every = "0.1 s"
 stop = {{ accuracy = {accuracy}, epochs = 200, time = "{limit} s" }}
 
 [exec]
+device = "cpu"
 start_within = "{limit} s"
 """
+
 FAULT = """
 [[fault]]
 kind = "slowdown"
@@ -74,61 +87,68 @@ factor = {factor}
 
 @dataclass(slots=True)
 class Outcome:
-    """How long it took, in how many updates of a shard, or steps of all workers."""
+    """How long it took, in how many updates of a shard, or steps of all workers; of ours also until a replica had joined."""
 
     seconds: float
     updates: int
+    joined: float = 0.0
 
 
 # ours
 
 
-def downpour(file: Path, folder: Path, accuracy: float) -> Outcome:
+def downpour(file: Path, folder: Path) -> Outcome:
     """One job of `execctl`, which ends its processes itself."""
     command = [str(Path(sys.executable).with_name("execctl")), "launch", str(file), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command
     if done.returncode:
-        raise SystemExit(f"execctl ended with exit code {done.returncode}: {done.stderr.strip()} {done.stdout}")
+        raise SystemExit(f"execctl ended with exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     with (folder / "journal.tsv").open(encoding="utf-8") as lines:
-        return read(map(parse, lines), accuracy, slow=bool(load(str(file)).fault))
+        return outcome(map(parse, lines), slow=bool(load(str(file)).fault))
 
 
-def read(journal: Iterable[Record], accuracy: float, *, slow: bool) -> Outcome:
+def outcome(journal: Iterable[Record], *, slow: bool) -> Outcome:
     """From the beginning of the job to the first evaluation that is good enough."""
-    begun, slowed = float("nan"), False
+    begun = joined = float("nan")
+    slowed = False
     for record in journal:
-        if record.event == "begun":
+        if record.event == "slowed":
+            slowed = True
+        elif record.event == "begun":
             begun = record.time_s
             if slow and not slowed:
-                raise SystemExit("the job began before its straggler was slow: this machine is too fast, or too slow, for FAULT")
-        elif record.event == "slowed":
-            slowed = True
-        elif record.event == "evaluated" and record.note and float(record.note) >= accuracy:
-            return Outcome(record.time_s - begun, record.number)
-    return Outcome(float("nan"), 0)
+                raise SystemExit("the job began within a second of its straggler's start: FAULT is too coarse for this machine")
+        elif record.event == "joined" and joined != joined:
+            joined = record.time_s - begun
+        elif record.event == "evaluated" and record.note and float(record.note) >= ACCURACY:
+            return Outcome(record.time_s - begun, record.number, joined)
+    raise SystemExit(f"the job ended before an accuracy of {ACCURACY}")
 
 
 # the reference
 
 
 class Ranks:
-    """Processes of the reference, each started anew, as `exec.chaos.Victims`."""
+    """Processes of the reference, as `exec.chaos.Victims`; forked, before any thread, from one that has loaded torch."""
 
-    def __init__(self, file: Path, meeting: Path, options: argparse.Namespace) -> None:
-        spawn = multiprocessing.get_context("spawn")
+    def __init__(self, file: Path, meeting: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", "models.torch_network"])
         self.pipes: list[Connection] = []
         self.children: list[BaseProcess] = []
         for number in range(WORKERS):
-            pipe, end = spawn.Pipe()
-            child = spawn.Process(target=rank, args=(end, number, file, meeting, options), daemon=True)
+            pipe, end = context.Pipe()
+            child = context.Process(target=rank, args=(end, number, file, meeting), daemon=True)
             child.start()
             end.close()  # so that a child's death is an EOFError here
             self.pipes.append(pipe)
             self.children.append(child)
 
-    def heard(self, number: int) -> Outcome | None:
+    def heard(self, number: int) -> Outcome:
         """What a rank says next."""
-        said: Outcome | None = self.pipes[number].recv() if self.pipes[number].poll(LIMIT_S) else Outcome(float("nan"), 0)
+        if not self.pipes[number].poll(LIMIT_S):
+            raise SystemExit(f"rank {number} said nothing for {LIMIT_S} s")
+        said: Outcome = self.pipes[number].recv()
         return said
 
     def roles(self) -> list[str]:
@@ -143,62 +163,59 @@ class Ranks:
         self.signal_role(role, number)
 
     def close(self) -> None:
-        """At once, for all but the first wait for each other."""
+        """The first has its result, and the others wait for it: no gentle end is worth the wait."""
         for child in self.children:
             child.kill()
         for child in self.children:
             child.join()
 
 
-async def data_parallel(file: Path, meeting: Path, options: argparse.Namespace) -> Outcome:
-    ranks = Ranks(file, meeting, options)
+async def data_parallel(file: Path, meeting: Path) -> Outcome:
+    ranks = Ranks(file, meeting)
     try:
         for number in range(WORKERS):
             await asyncio.to_thread(ranks.heard, number)
-        began = time.monotonic() + 0.1 - 1.0
-        slowing = asyncio.ensure_future(
-            Faults(load(str(file)), "", ranks, now=lambda: time.monotonic() - began, record=lambda *_, **__: None).run()
-        )
-        await asyncio.sleep(0.2)
+        zero = time.monotonic()
+        faults = Faults(load(str(file)), "", ranks, now=lambda: time.monotonic() - zero, record=lambda *_, **__: None)
+        slowing = asyncio.ensure_future(faults.run())
+        await asyncio.sleep(1.1)  # the first fault is there
         for pipe in ranks.pipes:
             pipe.send("go")
-        outcome = await asyncio.to_thread(ranks.heard, 0)
+        reached = await asyncio.to_thread(ranks.heard, 0)
         slowing.cancel()
-        assert outcome is not None
-        return outcome
+        with contextlib.suppress(asyncio.CancelledError):
+            await slowing
+        return reached
     finally:
         ranks.close()
 
 
-def rank(pipe: Connection, number: int, file: Path, meeting: Path, options: argparse.Namespace) -> None:
-    """One worker of the reference; the first says when the accuracy is reached, and is ended then like all others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def rank(pipe: Connection, number: int, file: Path, meeting: Path) -> None:
+    """One worker of the reference; the first says when the accuracy is reached."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=WORKERS)
     made = plan(load(str(file)), real=True)
     network, minibatches = made.torch_network(), made.data(number, 1)
     network.gradient(network.initial(), minibatches.minibatch(0)).run()
+    network.evaluate(network.initial()).run()
     module = DistributedDataParallel(network.module)
-    optimizer = torch.optim.Adagrad(module.parameters(), options.ddp_rate)
-    pipe.send(None)
+    optimizer = torch.optim.Adagrad(module.parameters(), RATES["ddp"])
+    pipe.send(Outcome(0.0, 0))
     pipe.recv()
-    began, step = time.monotonic(), 0
-    while True:
+    began, step, accuracy = time.monotonic(), 0, 0.0
+    while accuracy < ACCURACY:
         batch = minibatches.minibatch(step)
         optimizer.zero_grad()
         network.criterion(module(batch.inputs), batch.targets).backward()
         optimizer.step()
         step += 1
-        if number == 0 and step % options.ddp_every == 0:
-            quality = network.evaluate(network.flat).run()
-            if quality.accuracy is not None and quality.accuracy >= options.accuracy:
-                pipe.send(Outcome(time.monotonic() - began, step))
+        if number == 0 and step % EVALUATE_EVERY == 0:
+            accuracy = network.evaluate(network.flat).run().accuracy or 0.0
+    pipe.send(Outcome(time.monotonic() - began, step))
+    pipe.recv()
 
 
 # both
-
-
-SIDES = ("downpour", "ddp")
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[Outcome]]:
@@ -206,49 +223,47 @@ def measure(options: argparse.Namespace) -> dict[str, list[Outcome]]:
     outcomes: dict[str, list[Outcome]] = {}
     with tempfile.TemporaryDirectory(prefix="straggler-") as name:
         for run in range(options.runs):
-            for slow in ("", " slow"):
-                here = Path(name) / f"{run}{slow.strip()}"
+            for kind in ("even", "slow"):
+                here = Path(name) / f"{kind}-{run}"
                 here.mkdir()
                 file = here / "straggler.toml"
-                file.write_text(scenario(options, run, slow=bool(slow)), encoding="utf-8")
-                for side in options.sides:
-                    if side == "downpour":
-                        outcome = downpour(file, here / "run", options.accuracy)
-                    else:
-                        outcome = asyncio.run(data_parallel(file, here / "meeting", options))
-                    outcomes.setdefault(side + slow, []).append(outcome)
-                    if options.verbose:
-                        print(side + slow, outcome, file=sys.stderr, flush=True)
+                file.write_text(scenario(options, run, slow=kind == "slow"), encoding="utf-8")
+                outcomes.setdefault(f"downpour {kind}", []).append(downpour(file, here / "run"))
+                outcomes.setdefault(f"ddp {kind}", []).append(asyncio.run(data_parallel(file, here / "meeting")))
     return outcomes
 
 
 def scenario(options: argparse.Namespace, run: int, *, slow: bool) -> str:
     text = SCENARIO.format(
-        seed=11 + run, layers=options.layers, workers=WORKERS, batch=options.batch, rate=options.rate, deadline=options.deadline,
-        every=options.every, accuracy=options.accuracy, limit=LIMIT_S,
+        seed=11 + run, workers=WORKERS, batch=options.batch, rate=RATES["downpour"], accuracy=ACCURACY, limit=LIMIT_S
     )  # fmt: skip
-    seconds = range(1, int(LIMIT_S)) if slow else ()
-    return text + options.extra + "".join(FAULT.format(last=WORKERS - 1, at=at, factor=options.slow_factor) for at in seconds)
+    seconds = range(1, LIMIT_S) if slow else ()
+    return text + "".join(FAULT.format(last=WORKERS - 1, at=at, factor=options.slow_factor) for at in seconds)
+
+
+def show(outcomes: dict[str, list[Outcome]], options: argparse.Namespace) -> None:
+    seconds = {name: statistics.median(one.seconds for one in several) for name, several in outcomes.items()}
+    ratio = seconds["ddp slow"] / seconds["downpour slow"]
+    if options.json:
+        runs = {name: [asdict(one) for one in several] for name, several in outcomes.items()}
+        print(json.dumps({**vars(options), "runs": runs, "seconds": seconds, "ratio": ratio}))
+        return
+    print(f"accuracy {ACCURACY}, {WORKERS} workers with batches of {options.batch}, medians of {options.runs} runs, in seconds")
+    print(f"  {'':<10}{'all even':>10}{f'one {options.slow_factor:g}x slow':>16}   updates")
+    for side in ("downpour", "ddp"):
+        updates = [statistics.median(one.updates for one in outcomes[f"{side} {kind}"]) for kind in ("even", "slow")]
+        print(f"  {side:<10}{seconds[f'{side} even']:>10.2f}{seconds[f'{side} slow']:>16.2f}   {updates[0]:g} and {updates[1]:g}")
+    print(f"  with the straggler: ddp / downpour {ratio:.2f}; evenly: {seconds['ddp even'] / seconds['downpour even']:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("bench.straggler", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--slow-factor", type=float, default=10.0, help="of the straggler")
-    parser.add_argument("--accuracy", type=float, default=0.95)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--layers", default="[64, 1024, 1024, 10]")
-    parser.add_argument("--rate", type=float, default=0.005)
-    parser.add_argument("--ddp-rate", type=float, default=0.01)
-    parser.add_argument("--ddp-every", type=int, default=2)
-    parser.add_argument("--deadline", default="1 s")
-    parser.add_argument("--every", default="0.1 s")
-    parser.add_argument("--extra", default="")
-    parser.add_argument("--sides", default=SIDES, type=lambda s: s.split(","))
-    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--slow-factor", type=float, default=10.0, help="how many times slower the last worker is")
+    parser.add_argument("--batch", type=int, default=32, help="of each worker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    print(measure(options))
+    show(measure(options), options)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Job:
     durability: Durability = "none"
     snapshot_every_s: float = 30.0
     wire: Wire = "float32"
-    timings: Timings = Timings()
+    timings: Timings = field(default_factory=Timings)
 
     @property
     def poll_s(self) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 from core.job import EVALUATOR, mirror_of, role_kind, shard_of
 from core.messages import Sender
 from core.node import Recorder
-from core.placement import Needs, Site, place
+from core.placement import NOTHING, Needs, Site, place
 from core.reports import Beat, Capacity, End, MachineRow, Member, Orders, Overview, Process, Report, RoleRow, Standing, Status
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
 
@@ -46,7 +46,7 @@ class Role:
     """A role, and its present life if it has one."""
 
     name: str
-    needs: Needs = Needs()
+    needs: Needs = NOTHING
     keeps: bool = False
     """Does it keep something on its machine's disk that its next life needs?"""
     state: State = State.WAITING

@@ -64,7 +64,7 @@ async def live(
     await asyncio.wait([doing, beating], return_when=asyncio.FIRST_COMPLETED)
     if doing.done():
         beating.cancel()
-        return doing.result()  # type: ignore[no-any-return]
+        return doing.result()
     doing.cancel()
     beating.result()
     raise AssertionError("signs of life do not end by themselves")

@@ -169,7 +169,7 @@ class Shard:
     @property
     def nbytes(self) -> int:
         """Of a snapshot, nearly."""
-        return self.parameters.nbytes + sum(int(getattr(vector, "nbytes", 0)) for vector in self.rule.state.values())
+        return int(self.parameters.nbytes) + sum(int(getattr(vector, "nbytes", 0)) for vector in self.rule.state.values())
 
     def status(self) -> Status:
         return Status(self.updates, self.finished, staleness=self._staleness / self.updates if self.updates else 0.0)

@@ -89,7 +89,7 @@ async def supervisor(node: Node, membership: Membership) -> Membership:
     if saving.done():
         watching.cancel()
         saving.result()
-    if server.saved() is not None:
-        await asyncio.wait([server.saved(), saving], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[list-item]
+    if (saved := server.saved()) is not None:
+        await asyncio.wait([saved, saving], return_when=asyncio.FIRST_COMPLETED)
     saving.cancel()
     return membership

@@ -65,24 +65,26 @@ async def serve(charge: Charge) -> int:
             bind=addresses.towards(job.supervisor), credentials=charge.credentials,
         ) as host:  # fmt: skip
             host.introduce(SUPERVISOR, 0, job.supervisor)
-            hands = Processes(charge, folder, host.record, lambda *end: agent.ended(*end))
+            hands = Processes(charge, folder, host.record, lambda process, outcome, how: agent.ended(process, outcome, how))
             agent = Agent(host, hands, boot=boot, host=socket.gethostname(), capacity=capacity(folder), timings=timings)
             faults = Faults(scenario, f"machine/{charge.number}", hands, now=host.now, record=host.record)
             relaying = Relaying(host, folder, Path(job.folder))
             await hands.clear()
             await hands.nursery()
             running = asyncio.ensure_future(agent.run())
-            stopping = asyncio.get_running_loop().create_future()
+            stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, lambda: stopping.done() or stopping.set_result(None))
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            stopping = asyncio.ensure_future(stop.wait())
             beside = [asyncio.ensure_future(faults.run()), asyncio.ensure_future(relaying.run())]
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             running.cancel()
+            stopping.cancel()
             beside[0].cancel()
             await hands.end_all()
             await relaying.finish()
             beside[1].cancel()
-            if agent.concluded or stopping.done():
+            if agent.concluded or stop.is_set():
                 return Exit.DONE
             host.record("failed", note=one_line(running.result()))
             sys.stderr.write(f"{running.result()}\n")

@@ -64,7 +64,7 @@ def read_finish(body: wire.Finish, _: Any = None) -> Finish:
 
 def write_copy(copy: Copy) -> wire.Copy:
     sender, change = copy.entry.sender, copy.entry.change
-    head = {"number": copy.entry.number, "sender": sender.name, "life": sender.incarnation}
+    head: dict[str, Any] = {"number": copy.entry.number, "sender": sender.name, "life": sender.incarnation}
     if isinstance(change, Push):
         return wire.Copy(push=write_push(change), **head)
     return wire.Copy(finish=wire.Finish(reason=fit(change.reason)), **head)

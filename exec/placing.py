@@ -44,6 +44,9 @@ class Backend(Protocol):
     async def end(self) -> None:
         """Wait a moment for all that were started to end by themselves, then make them."""
 
+    def kill(self) -> None:
+        """End all that were started, now."""
+
     def trouble(self) -> str:
         """Why agents do not run that should, "" if they do."""
 
@@ -116,10 +119,10 @@ class Commands:
     async def end(self, patience_s: float = 5.0) -> None:
         self.over = True
         children = [started.child for started in self.agents.values() if started.child is not None]
-        for act in (lambda child: None, asyncio.subprocess.Process.terminate, asyncio.subprocess.Process.kill):
+        for how in (0, signal.SIGTERM, signal.SIGKILL):  # the first only looks whether it is there
             for child in children:
                 if child.returncode is None:
-                    act(child)
+                    child.send_signal(how)
             try:
                 async with asyncio.timeout(patience_s):
                     await asyncio.gather(*(child.wait() for child in children))

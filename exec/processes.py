@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.job import SUPERVISOR
+from core.job import SUPERVISOR, role_kind, shard_of
 from core.node import Recorder
 from core.reports import Process
 from exec.jobfile import Charge
@@ -23,12 +23,17 @@ from report.exits import Exit
 PATIENCE_S = 3.0
 """Between asking a process to end and killing it."""
 
-OUTCOMES = {Exit.DONE: "ended", Exit.WRONG_INPUT: "wrong", Exit.FAILED: "failed", Exit.NOT_WRITTEN: "failed"}
+OUTCOMES: dict[int, str] = {Exit.DONE: "ended", Exit.WRONG_INPUT: "wrong", Exit.FAILED: "failed", Exit.NOT_WRITTEN: "failed"}
 
 
 def file_name(process: Process) -> str:
     """As files about it are called: shard-0.2."""
     return f"{process.name.replace('/', '-')}.{process.life}"
+
+
+def pid_file(folder: Path, role: str) -> Path:
+    """Where an operator finds the process of a role."""
+    return folder / "pids" / role.replace("/", "-")
 
 
 @dataclass(slots=True, eq=False)
@@ -170,13 +175,17 @@ class Processes:
 
     async def clear(self) -> None:
         """What an earlier agent of this machine left is gone before anything begins: they end with it, but not at once."""
+        await gone(self.left_behind(), PATIENCE_S)
+
+    def left_behind(self) -> list[int]:
+        """Processes of this job that somebody before us began here."""
         left = []
         for path in (self.folder / "pids").iterdir():
             with contextlib.suppress(ValueError, OSError):
                 pid = int(path.read_text())
                 if f"job={self.charge.job.job[:8]}" in Path(f"/proc/{pid}/cmdline").read_text() and path.name != SUPERVISOR:
                     left.append(pid)
-        await gone(left, PATIENCE_S)
+        return left
 
     async def nursery(self) -> asyncio.subprocess.Process:
         """The nursery, begun anew if it has died; what it forked is dead then too."""
@@ -207,7 +216,7 @@ class Processes:
                 continue
             if "pid" in said:
                 child.pid = said["pid"]
-                self.pid_file(child.process).write_text(f"{child.pid}\n")
+                pid_file(self.folder, child.process.name).write_text(f"{child.pid}\n")
                 self.record("started", child.process.name, child.process.life, note=f"process {child.pid}")
             else:
                 self._ended(child, said["status"])
@@ -216,21 +225,25 @@ class Processes:
         for child in list(self.children.values()):
             self._ended(child, signal.SIGKILL)
 
-    def pid_file(self, process: Process) -> Path:
-        """Where an operator finds the process of a role."""
-        return self.folder / "pids" / process.name.replace("/", "-")
-
     def _ended(self, child: Child, status: int) -> None:
         self.children.pop(child.process, None)
         child.ended.set_result(status)
         sweep(self.charge.job.job, child.process.name, child.process.life)
-        self.pid_file(child.process).unlink(missing_ok=True)
+        self.forget(child)
         code = os.waitstatus_to_exitcode(status)
         outcome, how = OUTCOMES.get(code, "crashed"), child.fate(status)
         if why := self._felled.pop(child.process, ""):
             outcome, how = "fault", why
         self.record("ended" if outcome == "ended" else "crashed", child.process.name, child.process.life, note=how[:300])
         self.ended(child.process, outcome, child.last_words() or how if outcome in ("failed", "wrong") else how)
+
+    def forget(self, child: Child) -> None:
+        """Nobody finds it any more, as what it was begun or as the shard that a mirror has become."""
+        roles = {child.process.name, shard_of(child.process.name) if role_kind(child.process.name) == "mirror" else child.process.name}
+        for path in [pid_file(self.folder, role) for role in roles]:
+            with contextlib.suppress(FileNotFoundError):
+                if path.read_text() == f"{child.pid}\n":
+                    path.unlink()
 
     async def end_all(self) -> None:
         """Ask everything to end, then make it."""

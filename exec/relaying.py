@@ -42,16 +42,19 @@ class Relaying:
     async def bring_file(self, path: Path) -> bool:
         """False if nobody takes it just now."""
         name = str(path.relative_to(self.folder))
-        while (at := self.sent.get(path, 0)) < path.stat().st_size:
-            with path.open("rb") as file:
-                file.seek(at)
-                data = file.read(PIECE)
+        while piece := self.next_piece(path):
             try:
-                await self.node.call(SUPERVISOR, Relay(name, at, data))
+                await self.node.call(SUPERVISOR, Relay(name, self.sent.get(path, 0), piece))
             except (CallFailed, Refused):
                 return False
-            self.sent[path] = at + len(data)
+            self.sent[path] = self.sent.get(path, 0) + len(piece)
         return True
+
+    def next_piece(self, path: Path) -> bytes:
+        """What of a file has not arrived, or its beginning; b"" if all has."""
+        with path.open("rb") as file:
+            file.seek(self.sent.get(path, 0))
+            return file.read(PIECE)
 
 
 def take(folder: Path, relay: Relay) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
 from core.durability import recovered
 from core.job import SUPERVISOR
 from core.messages import CallFailed
-from core.shard import Shard
+from core.node import Kept
 from exec import addresses
 from exec.jobfile import JobFile
 from exec.operating import operator
-from exec.store import FileStore, last_life
+from exec.store import FileStore, last_life, peek
 from models.errors import InputError
 from report.exits import StartError
 from report.folder import RunFolder
-from scenarios.plan import Plan, plan
+from scenarios.plan import plan
 
 GOES_ON = ("interrupted", "failed", "unstarted", "")
 """Verdicts of a ledger with which a job can be taken up again; "" is of one that was cut short."""
@@ -66,13 +67,13 @@ async def write_model(job: JobFile, out: Path) -> str:
     """Write the final model, or the parameters that the shards kept last; returns what was written.  Raises InputError."""
     folder = RunFolder(Path(job.folder))
     if folder.model.exists():
-        out.write_bytes(folder.model.read_bytes())
+        shutil.copyfile(folder.model, out)
         return f"{out}: the final model of {folder.path}"
     made = plan(job.load(), real=True)
     parameters, updates = made.network.initial(), []
     for shared in made.job.shards:
-        at = folder.path / "store" / shared.name.replace("/", "-")
-        shard = await kept_by(made, shared.name, FileStore(at, last_life(at) + 1))
+        reader: Any = Reader(shared.name, folder.path / "store" / shared.name.replace("/", "-"))
+        shard = await recovered(reader, made.job, made.network.initial(), made.rule())
         parameters[shared.part].copy_(shard.parameters)
         updates.append(shard.updates)
     if not any(updates):
@@ -81,21 +82,16 @@ async def write_model(job: JobFile, out: Path) -> str:
     return f"{out}: what the shards kept last, after {min(updates)} to {max(updates)} updates"
 
 
-async def kept_by(made: Plan, shard: str, store: FileStore) -> Shard:
-    """A shard as its store has it, its log included."""
-    try:
-        return await recovered(Reader(shard, store), made.job, made.network.initial(), made.rule())
-    finally:
-        await asyncio.to_thread(store.close)
-
-
 class Reader:
-    """As much of a node as it takes to read what a shard has kept."""
+    """As much of a node as it takes to read what a shard has kept, and to fence nobody."""
 
     incarnation = 1
 
-    def __init__(self, name: str, store: FileStore) -> None:
-        self.name, self.store = name, store
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.store = name, folder, self
+
+    async def read(self) -> Kept:
+        return peek(self.folder)
 
     def now(self) -> float:
         return 0.0

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from core.attendance import Outlived
 from core.evaluator import Final
@@ -25,7 +26,7 @@ from exec.chaos import Interference
 from exec.codec import DTYPES, Identity, Payload, dtype_of
 from exec.host import Host
 from exec.jobfile import Charge
-from exec.processes import file_name
+from exec.processes import file_name, pid_file
 from exec.store import FileStore
 from models.errors import InputError
 from report.exits import Exit
@@ -39,18 +40,23 @@ NICE = 5
 
 def live(errand: str) -> int:
     """What a process from the nursery does; exit codes as `report/exits.py`, and the last line of its log says why."""
-    import setproctitle
-
     told = json.loads(errand)
     charge, folder, process = Charge.from_json(told["charge"]), Path(told["folder"]), Process(told["name"], told["life"])
     os.nice(NICE)
-    setproctitle.setproctitle(f"execctl role={process.name} life={process.life} job={charge.job.job[:8]}")
+    entitle(charge, process)
     try:
         made = plan(charge.job.load(), real=True, device=charge.job.device)
     except (ScenarioError, InputError) as error:
         sys.stderr.write(f"{one_line(str(error))}\n")
         return Exit.WRONG_INPUT
     return asyncio.run(lives(charge, folder, process, made))
+
+
+def entitle(charge: Charge, process: Process) -> None:
+    """As an operator sees it among all processes."""
+    import setproctitle
+
+    setproctitle.setproctitle(f"execctl role={process.name} life={process.life} job={charge.job.job[:8]}")
 
 
 async def lives(charge: Charge, folder: Path, process: Process, made: Plan) -> int:
@@ -61,6 +67,8 @@ async def lives(charge: Charge, folder: Path, process: Process, made: Plan) -> i
         if not isinstance(ended, Promoted):
             return ended
         process, inherited = Process(ended.role, ended.life), ended.shard
+        entitle(charge, process)
+        pid_file(folder, process.name).write_text(f"{os.getpid()}\n")
 
 
 async def life(charge: Charge, folder: Path, process: Process, made: Plan, inherited: Shard | None) -> int | Promoted:
@@ -80,7 +88,9 @@ async def life(charge: Charge, folder: Path, process: Process, made: Plan, inher
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
             living = asyncio.ensure_future(live_role(host, made, inherited, leaving))
             asked = asyncio.ensure_future(leaving.wait())
-            await asyncio.wait([living, asked, host.failure], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [living, asked, host.failure]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
             if host.failure.done():
                 host.failure.result()
             if not living.done() and role_kind(process.name) == "shard":

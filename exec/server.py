@@ -18,9 +18,7 @@ from exec import addresses
 from exec.certificates import Credentials
 from exec.codec import (
     Call,
-    Fault,
     Identity,
-    Malformed,
     Payload,
     decode_request,
     dtype_of,
@@ -28,6 +26,7 @@ from exec.codec import (
     encode_not_mapped,
     encode_reply,
 )
+from exec.malformed import Fault, Malformed
 from exec.shared_memory import Mapped, NotMapped
 from exec.transport import METHOD, SERVER_OPTIONS, end_here, message, next_header
 

@@ -176,7 +176,7 @@ def path_of(ticket: str) -> str:
 def shown(ticket: str) -> bool:
     """Is the segment of that ticket there?  Whatever else the descriptor may be is not even opened."""
     try:
-        return os.readlink(path_of(ticket)) == f"/memfd:{ticket.rpartition('/')[2]} (deleted)"
+        return os.readlink(path_of(ticket)) == f"/memfd:{ticket.rpartition('/')[2]} (deleted)"  # noqa: PTH115  a link that leads nowhere
     except OSError:
         return False
 

@@ -75,8 +75,7 @@ def discard_partial(folder: Path, before: int) -> None:
 
 def discard_older(folder: Path, life: int) -> None:
     """Remove every snapshot but the last of this life, and later lives'."""
-    *older, _ = [made for made in listing(folder, "snapshot") if made.life <= life]
-    for made in older:
+    for made in [made for made in listing(folder, "snapshot") if made.life <= life][:-1]:
         discard(made.path)
 
 

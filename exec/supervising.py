@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
                 roles(scenario), timings, now=host.now, record=host.record, life=life, start_within_s=scenario.exec.start_within
             )
             host.record("started", SUPERVISOR, life, note=f"process, at {job.supervisor}")
-            beside: list[Awaitable[Any]] = [host.failure]
+            beside: list[asyncio.Future[Any]] = [host.failure]
             if scenario.exec.metrics or scenario.exec.tensorboard:
                 beside.append(asyncio.ensure_future(Metrics(scenario, membership, folder).run()))
             watching = asyncio.ensure_future(supervisor(host, membership))
@@ -80,7 +79,7 @@ async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
             if host.failure.done():
                 host.failure.result()
             for one in beside[1:]:
-                one.cancel()  # type: ignore[attr-defined]
+                one.cancel()
             try:
                 return await watching
             except StoreFailed as failure:

@@ -31,7 +31,7 @@ class Pieces:
         self.chunks, self.dtype, self.nbytes = chunks, getattr(torch, payload.dtype), payload.nbytes
 
     def __len__(self) -> int:
-        return self.nbytes // self.dtype.itemsize
+        return int(self.nbytes // self.dtype.itemsize)
 
     def __getitem__(self, part: slice) -> torch.Tensor:
         start, stop, step = part.indices(len(self))
@@ -52,7 +52,8 @@ with warnings.catch_warnings():
 def raw(vector: Any) -> memoryview:
     """The vector's own memory, as bytes."""
     assert vector.device.type == "cpu", "a vector of another device must be copied to the CPU first"
-    return vector.view(torch.uint8).numpy().data
+    memory: memoryview = vector.view(torch.uint8).numpy().data
+    return memory
 
 
 def chunks(vector: Any) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """asyncio on SimPy: the protocols' coroutines run unchanged in simulated time.
 
 SimPy's queue holds what takes time: timers, messages, computations.  Callbacks that are due at once (`call_soon`) wait in
-a queue of their own, as in asyncio's own loop, and are run to the end by one urgent SimPy event before anything else of
-that instant.  Only SimPy events may be shuffled among ties; the order of `call_soon` is a promise of asyncio.
+a queue of their own, as in asyncio's own loop, and are run to the end after each SimPy event, before anything else of that
+instant.  Only SimPy events may be shuffled among ties; the order of `call_soon` is a promise of asyncio.
 
 A `Life` is one incarnation of a machine's process.  Every callback belongs to the life in whose context it was made: it
 is dropped when that life has ended, held while it is paused.
@@ -25,7 +25,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import simpy
-from simpy.events import NORMAL, URGENT
+from simpy.events import NORMAL
 
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
 
@@ -148,18 +148,6 @@ class Timer(Event):
         return self._when
 
 
-class Pump(Event):
-    """Runs the callbacks that are due at once."""
-
-    __slots__ = ("callbacks", "loop")
-
-    def __init__(self, loop: SimLoop) -> None:
-        self.loop = loop
-
-    def __call__(self, _: object) -> None:
-        self.loop.drain()
-
-
 class Numbered:
     """TaskGroup and wait keep sets; hashed by address, their order would differ from run to run.
 
@@ -193,10 +181,21 @@ class Future(Numbered, asyncio.Future):  # type: ignore[type-arg]
 class Clock(simpy.Environment):
     """SimPy's environment, with the two things that are asked of it for each message said without detours."""
 
-    def __init__(self) -> None:
+    def __init__(self, soon: deque[Handle], drain: Callable[[], None]) -> None:
+        """`drain` does what waits in `soon`."""
         super().__init__()
+        self._soon, self._drain = soon, drain
         self.read: Callable[[], float] = partial(attrgetter("_now"), self)
         """The time; `now` is a property, three times as slow."""
+
+    def step(self) -> None:
+        """The next event, and all that it makes due at once; first whatever is due since before."""
+        if self._soon:
+            self._drain()
+            return
+        super().step()
+        if self._soon:
+            self._drain()
 
     def after(self, delay: float, event: Any) -> None:
         """`schedule(event, NORMAL, delay)`."""
@@ -216,11 +215,9 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, shuffle_ties: random.Random | None = None) -> None:
         """`shuffle_ties`: a stream that orders events of the same instant at random, to show what depends on luck."""
-        self.env = Clock()
-        self.now = self.env.read
         self._ready: deque[Handle] = deque()
-        self._pump = Pump(self)
-        self._pumping = False
+        self.env = Clock(self._ready, self.drain)
+        self.now = self.env.read
         self.next_serial = itertools.count(1).__next__
         self._shuffle = shuffle_ties
         self.after: Callable[[float, Any], None] = self.env.after if shuffle_ties is None else self._after_shuffled
@@ -242,8 +239,6 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(callback, args, context or contextvars.copy_context())
         self._ready.append(handle)
-        if not self._pumping:
-            self._prime()
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
@@ -266,27 +261,17 @@ class SimLoop(asyncio.AbstractEventLoop):
     def requeue(self, callback: Callable[[], None]) -> None:
         """Call it soon, in no life's context: it looks after that itself."""
         self._ready.append(Handle(callback, (), contextvars.Context()))
-        if not self._pumping:
-            self._prime()
-
-    def _prime(self) -> None:
-        self._pumping = True
-        self._pump.callbacks = (self._pump,)
-        self.env.schedule(self._pump, URGENT)  # type: ignore[arg-type]
 
     def drain(self) -> None:
         """Run what is due at once, and what that makes due at once, to the end."""
         ready = self._ready
         if self.env.now != self._instant:
             self._instant, self._callbacks = self.env.now, 0
-        try:
-            while ready:
-                self._callbacks += 1
-                if self._callbacks > CALLBACKS_IN_ONE_INSTANT:
-                    raise FrozenClock(f"at {self.env.now:.9f} s, after {self._callbacks} callbacks; the next is {ready[0].callback}")
-                ready.popleft().run()
-        finally:
-            self._pumping = False
+        while ready:
+            self._callbacks += 1
+            if self._callbacks > CALLBACKS_IN_ONE_INSTANT:
+                raise FrozenClock(f"at {self.env.now:.9f} s, after {self._callbacks} callbacks; the next is {ready[0].callback}")
+            ready.popleft().run()
         if self.on_event is not None:
             self.on_event()
         if self.failure is not None:

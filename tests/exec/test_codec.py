@@ -32,12 +32,10 @@ from core.messages import (
     Request,
     Sender,
 )
+from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
-    AT_ONCE_LIMIT,
     DTYPES,
-    Fault,
     Identity,
-    Malformed,
     Payload,
     decode_reply,
     decode_request,
@@ -47,7 +45,7 @@ from exec.codec import (
     encode_reply,
     encode_request,
 )
-from exec.documents import TEXT_LIMIT
+from exec.malformed import TEXT_LIMIT, Fault, Malformed
 from exec.relay import PIECE_LIMIT, Relay, Relayed
 from exec.wire import distbelief_pb2 as wire
 
@@ -289,10 +287,7 @@ NONSENSE = {
     "a document with spaces": (document("conclude", b'{"reason": "enough"}'), Fault.UNDECODABLE),
     "a document that says more": (document("conclude", b'{"reason":"enough","more":1}'), Fault.UNDECODABLE),
     "a document that lacks something": (document("conclude", b"{}"), Fault.UNDECODABLE),
-    "a document whose number is a text": (
-        document("beat", encode_request(OWN, 0, reports.Beat("", 1, reports.Status())).split(b"\x12", 1)[0] or b"-"),
-        Fault.UNDECODABLE,
-    ),
+    "a document whose number is a text": (document("beat", b'{"address":"","known":"1","status":{}}'), Fault.UNDECODABLE),
     "a document of two lines": (document("conclude", b'{"reason":"a\\nb"}'), Fault.UNDECODABLE),
     "a document with a text without end": (document("conclude", b'{"reason":"%s"}' % (b"a" * (TEXT_LIMIT + 1))), Fault.UNDECODABLE),
     "a document without an end to its depth": (document("conclude", b"[" * 500_000), Fault.UNDECODABLE),
