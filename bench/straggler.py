@@ -109,8 +109,7 @@ def downpour(file: Path, folder: Path) -> Outcome:
 
 def outcome(journal: Iterable[Record], *, slow: bool) -> Outcome:
     """From the beginning of the job to the first evaluation that is good enough."""
-    begun = joined = float("nan")
-    slowed = False
+    begun, joined, slowed = 0.0, 0.0, False
     for record in journal:
         if record.event == "slowed":
             slowed = True
@@ -118,7 +117,7 @@ def outcome(journal: Iterable[Record], *, slow: bool) -> Outcome:
             begun = record.time_s
             if slow and not slowed:
                 raise SystemExit("the job began within a second of its straggler's start: FAULT is too coarse for this machine")
-        elif record.event == "joined" and joined != joined:
+        elif record.event == "joined" and not joined:
             joined = record.time_s - begun
         elif record.event == "evaluated" and record.note and float(record.note) >= ACCURACY:
             return Outcome(record.time_s - begun, record.number, joined)

@@ -95,7 +95,9 @@ class _Shard:
     last: dict[str, tuple[PushId, bool]] = field(default_factory=dict)
     """Of each sender the last of them, and whether it was the present life that applied it."""
     durable: tuple[int, int] = 0, 0
-    """Updates of the last snapshot that became durable, and its line."""
+    """The most updates that became durable, and the line that says so."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Updates that are durable at each place: on disk, under "", and in the mirror."""
     finished: int = 0
     """The line that says so; 0 while it has not."""
 
@@ -155,7 +157,7 @@ class _Reader:
             # a process killed between the sync and the line that says so has kept more than its journal knows
             what = f"{record.node}#{record.life} begins with {number} updates; {durable} were durable"
             self.broken("restored what was durable", what, *filter(None, (persisted,)), line)
-        shard.durable = number, persisted
+        shard.durable, shard.kept = (number, persisted), {}
         shard.finished = 0
         del shard.history[number:]
         shard.lines = {push: shard.lines[push] for push in shard.history}
@@ -194,10 +196,12 @@ class _Reader:
 
     def on_persisted(self, line: int, record: Record) -> None:
         shard = self.shards[record.node]
-        if not shard.durable[0] <= record.number <= len(shard.history):
-            what = f"{record.node} has {record.number} durable updates, {len(shard.history)} applied, {shard.durable[0]} durable before"
+        before = shard.kept.get(record.peer, 0)
+        if not before <= record.number <= len(shard.history):
+            what = f"{record.node} has {record.number} durable updates, {len(shard.history)} applied, {before} durable before"
             self.broken("a snapshot counts its updates", what, *filter(None, (shard.durable[1],)), line)
-        shard.durable = record.number, line
+        shard.kept[record.peer] = record.number
+        shard.durable = max(shard.durable, (record.number, line))
 
     def on_finished(self, line: int, record: Record) -> None:
         shard = self.shards[record.node]

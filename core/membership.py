@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.job import EVALUATOR, mirror_of, role_kind, shard_of
+from core.job import EVALUATOR, mirror_of, role_kind, role_number, shard_of
 from core.messages import Sender
 from core.node import Recorder
 from core.placement import NOTHING, Needs, Site, place
@@ -145,7 +145,8 @@ class Membership:
             for role in list(before.processes.values()):
                 self.lost(role, f"the agent of {name} began anew", felled=True)
         machine = self.machines[name] = Machine(name, report.boot, report.host, Site(report.capacity), self.now())
-        self.machines = dict(sorted(self.machines.items(), key=lambda item: int(item[0].rpartition("/")[2])))
+        if before is None and any(role_number(other) > role_number(name) for other in list(self.machines)[-2:]):
+            self.machines = dict(sorted(self.machines.items(), key=lambda item: role_number(item[0])))
         self.record("enlisted", name, note=report.host)
         self.dirty = True
         return machine
@@ -170,6 +171,8 @@ class Membership:
         promoted = self._promotions.get(Process(sender.name, sender.incarnation), 0) if self._promotions else 0
         if promoted:
             return Standing(version, promoted=promoted)
+        if role is not None and sender.incarnation == role.life and self.phase == "over":
+            return Standing(version, begun=True, conclude=self.reason)  # its agent ends it, and lets it write down what it has
         if role is None or sender.incarnation != role.life or role.process is None:
             return Standing(version, outlived=True)
         role.heard_s, role.status = self.now(), beat.status

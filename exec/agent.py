@@ -65,7 +65,7 @@ async def serve(charge: Charge) -> int:
             bind=addresses.towards(job.supervisor), credentials=charge.credentials,
         ) as host:  # fmt: skip
             host.introduce(SUPERVISOR, 0, job.supervisor)
-            hands = Processes(charge, folder, host.record, lambda process, outcome, how: agent.ended(process, outcome, how))
+            hands = Processes(charge, folder, host.record, lambda process, outcome, how: agent.ended(process, outcome, how))  # noqa: PLW0108  the agent is made after its hands
             agent = Agent(host, hands, boot=boot, host=socket.gethostname(), capacity=capacity(folder), timings=timings)
             faults = Faults(scenario, f"machine/{charge.number}", hands, now=host.now, record=host.record)
             relaying = Relaying(host, folder, Path(job.folder))

@@ -32,6 +32,8 @@ from report.exits import StartError
 from report.folder import RunFolder
 from scenarios.schema import Scenario
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 LOOK_EVERY_S = 0.25
 LIVES_AT_ONCE = 5
 """Of the supervisor in a row, none of which answered a single time: then it is given up."""
@@ -111,8 +113,8 @@ class Launch:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self.interrupt)
+        for told in ENDING:
+            loop.add_signal_handler(told, self.interrupt)
         try:
             shown = credentials(self.scenario, self.job, self.backend.machines)
             await self.begin_supervisor()
@@ -125,8 +127,8 @@ class Launch:
             await self.backend.end()
             if self._supervisor is not None and self._supervisor.returncode is None:
                 await self._supervisor.wait()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+            for told in ENDING:
+                loop.remove_signal_handler(told)
 
     def interrupt(self) -> None:
         """Ctrl-C: once to come to an end, twice to end now, which agents do who hear it; thrice without hearing anybody."""

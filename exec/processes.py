@@ -134,7 +134,7 @@ class Processes:
     # exec.chaos.Victims
 
     def roles(self) -> list[str]:
-        return [process.name for process in self.children]
+        return [process.name for process, child in self.children.items() if child.pid]
 
     def signal_role(self, role: str, number: int) -> None:
         for process, child in self.children.items():
@@ -143,7 +143,7 @@ class Processes:
 
     def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
         self.holds[role] = hold
-        self._felled |= {process: why for process in self.children if process.name == role}
+        self._felled |= {process: why for process, child in self.children.items() if process.name == role and child.pid}
         self.signal_role(role, number)
 
     # how

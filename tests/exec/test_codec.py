@@ -66,7 +66,7 @@ manifests = st.fixed_dictionaries(
     {
         "position": counts, "updates": counts, "samples": counts, "finished": st.text(max_size=9),
         "last": st.dictionaries(roles, st.lists(counts, min_size=2, max_size=2)), "state": st.dictionaries(texts, json_values),
-        "vectors": st.lists(texts),
+        "vectors": st.lists(texts, max_size=3).map(lambda names: [*names, "parameters"]),
     }
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ requests = st.one_of(
     finishes,
     pushes,
     st.builds(Copy, st.builds(Entry, st.integers(1, 2**63), senders, pushes | finishes)),
-    st.builds(Install, manifests, texts, vectors),
+    st.builds(Install, manifests, st.just("parameters"), vectors),
     st.builds(Relay, texts, counts, st.binary(max_size=99)),
     st.builds(reports.Beat, texts, counts, statuses),
     st.builds(

@@ -133,23 +133,23 @@ FAULTS = """
 [[fault]]
 kind = "crash"
 target = "replica/0"
-at = "9 s"
+at = "12 s"
 repair = "0.5 s"
 [[fault]]
 kind = "pause"
 target = "replica/1"
-at = "9.2 s"
+at = "12.2 s"
 for = "0.4 s"
 [[fault]]
 kind = "slowdown"
 target = "replica/1"
-at = "10 s"
+at = "13 s"
 for = "1 s"
 factor = 4
 [[fault]]
 kind = "loss"
 target = "replica/*"
-at = "11 s"
+at = "14 s"
 for = "2 s"
 probability = 0.2
 [[fault]]
@@ -163,13 +163,13 @@ probability = 0.2
 [[fault]]
 kind = "crash"
 target = "supervisor"
-at = "10.5 s"
+at = "13.5 s"
 repair = "0.3 s"
 """
 
 
 def test_declared_faults_are_carried_out_and_reported_with_what_they_bit(job):
-    running = job("protocol.stop={ time = '14 s' }", "protocol.deadline='1 s'", extra=FAULTS).begin()
+    running = job("protocol.stop={ time = '17 s' }", "protocol.deadline='1 s'", extra=FAULTS).begin()
     code, summary, _ = running.end()
     assert (code, summary["status"]) == (0, "done")
     crash, pause, slowdown, loss, delay, duplication, supervisor = summary["faults"][:7]
@@ -182,5 +182,5 @@ def test_declared_faults_are_carried_out_and_reported_with_what_they_bit(job):
     assert supervisor["bit"]["crashed"] == 1
     assert summary["duplicates"] > 0
     assert summary["accuracy"] > 0.8
-    assert running.records("restored", "supervisor")
+    assert running.records("recovered", "supervisor")
     assert check(running.records(), one_clock=False).violations == []
