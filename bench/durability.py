@@ -3,9 +3,10 @@
     python -m bench.durability [--rounds 11] [--append-mib 64] [--snapshot-mib 128] [--folder .] [--json]
 
 *Append* puts one entry whose gradient is so large into the log, *snapshot* replaces the last snapshot by one of two vectors
-that are together so large, *read* takes that up again, as a shard that comes back does.  *Floor* is one write and one fsync
-of the same bytes to a new file of the same folder; for *read*, one read of the file.  Rounds alternate between ours and the
-floor, figures are medians; what to compare between machines is the ratio, since disks differ, and one disk from hour to hour.
+that are together so large, and the log with it; *read* takes that up again, as a shard that comes back does.  *Floor* is one
+write and one fsync of the same bytes to a new file of the same folder, which for *snapshot* is then renamed over the one
+before; for *read*, one read of that.  Rounds alternate between ours and the floor, figures are medians; what to compare
+between machines is the ratio, since disks differ, and one disk from hour to hour.
 *Silence* is the longest time for which a thread that ticks every millisecond did not run meanwhile: the shard goes on serving
 while its store writes.
 """
@@ -20,7 +21,6 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,9 +81,17 @@ class Floor:
         self.path = folder / "floor"
         self.bytes = {"append": torch.randn(append_bytes // 4), "snapshot": torch.randn(snapshot_bytes // 4)}
 
-    def write(self, step: str) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        memory = raw(self.bytes[step])
+    def append(self) -> None:
+        self.write(self.path.with_suffix(".log"), self.bytes["append"])
+
+    def snapshot(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        self.write(partial, self.bytes["snapshot"])
+        partial.replace(self.path)
+
+    def write(self, path: Path, vector: torch.Tensor) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        memory = raw(vector)
         while memory:
             memory = memory[os.write(descriptor, memory) :]
         os.fsync(descriptor)
@@ -93,8 +101,9 @@ class Floor:
         with self.path.open("rb", buffering=0) as file:
             file.readinto(raw(torch.empty_like(self.bytes["snapshot"])))
 
-    def step(self, step: str) -> Callable[[], None]:
-        return self.read if step == "read" else lambda: self.write(step)
+    def forget(self) -> None:
+        """The log has a new beginning."""
+        self.path.with_suffix(".log").unlink()
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -103,17 +112,15 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     took: dict[str, dict[str, list[float]]] = {step: {"ours": [], "floor": [], "silence": []} for step in sizes}
     for _ in range(WARM_UP + options.rounds):
         for step, times in took.items():
-            (folder / "floor").unlink(missing_ok=step != "read")
-            if step == "read":
-                floor.write("snapshot")
             began = time.perf_counter()
-            await asyncio.to_thread(floor.step(step))
+            await asyncio.to_thread(getattr(floor, step))
             times["floor"].append(time.perf_counter() - began)
             with Ticking() as ticking:
                 began = time.perf_counter()
                 await getattr(ours, step)()
                 times["ours"].append(time.perf_counter() - began)
             times["silence"].append(ticking.silence_s)
+        floor.forget()
     await asyncio.to_thread(ours.store.close)
     return {
         step: {

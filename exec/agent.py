@@ -36,6 +36,7 @@ def main() -> None:
     """Exit codes as `report/exits.py`."""
     import setproctitle
 
+    os.umask(0o077)  # an agent of another machine inherits none
     line = sys.stdin.readline()
     if not line:
         sys.exit("an agent is started by execctl launch, which tells it what job it is of")

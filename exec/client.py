@@ -62,6 +62,9 @@ class Peer:
         except BaseException:
             self.give_up(ticket, room)
             raise
+        if landed.answer.not_mapped and ticket is None:
+            self.give_up(room)
+            raise Malformed(Fault.UNDECODABLE, "a segment could not be used, where none was named")
         if landed.answer.not_mapped:
             self.near = False  # it does not see our memory, as in another container; and it has not looked at the request
             self.give_up(ticket, room)

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import islice
@@ -21,6 +22,9 @@ NAME = re.compile(r"([a-z]+)\.([0-9]+)(?:\.([0-9]+))?")
 
 BUFFERS_AT_ONCE = 1024
 """Linux's IOV_MAX: what one writev takes."""
+
+WORTH_A_THREAD = 1 << 20
+"""Bytes whose checksum takes longer than it takes to begin a thread: 0.6 ms against 0.1."""
 
 
 class Named(NamedTuple):
@@ -50,15 +54,27 @@ def create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
 
-def write_file(path: Path, buffers: Iterable[Any]) -> None:
-    """A new file with that content, synced; its name is durable once its folder is."""
+def write_file(path: Path, buffers: Sequence[Any]) -> int:
+    """A new file with that content, synced; its name is durable once its folder is.  Returns the content's checksum."""
     descriptor = create(path)
     with naming(path):
         try:
-            write_all(descriptor, buffers)
+            total = write_checked(descriptor, buffers)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    return total
+
+
+def write_checked(descriptor: int, buffers: Sequence[Any]) -> int:
+    """Write buffers and return their checksum, which a second thread computes meanwhile if that is worth one."""
+    if sum(map(len, buffers)) < WORTH_A_THREAD:
+        write_all(descriptor, buffers)
+        return checksum(buffers)
+    with ThreadPoolExecutor(1, thread_name_prefix="checksum") as beside:
+        total = beside.submit(checksum, buffers)
+        write_all(descriptor, buffers)
+    return total.result()
 
 
 def write_all(descriptor: int, buffers: Iterable[Any]) -> None:

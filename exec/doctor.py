@@ -103,10 +103,11 @@ def as_table(found: list[Line], title: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    # Text, not markup: a [placement] must not vanish
     table = Table("machine", "what", "found", "", box=None, title=title, title_justify="left")
     for line in found:
         verdict = Text(f"check: {line.advice}", "red") if line.advice else Text("ok", "green")
-        table.add_row(line.machine, line.what, line.found, verdict)
+        table.add_row(line.machine, line.what, Text(line.found), verdict)
     return table
 
 

@@ -59,6 +59,7 @@ from exec.codec import Identity, Payload
 from exec.device import Device
 from exec.malformed import Fault, Malformed
 from exec.relay import Relay, Relayed
+from exec.handshakes import Handshakes
 from exec.server import Listener, NotDurable, ServerFailed
 from exec.shared_memory import Segments
 from exec.transport import Traffic
@@ -66,6 +67,9 @@ from exec.transport import Traffic
 R = TypeVar("R")
 
 DEFAULT = Timings()
+
+RECORDED = 1000
+"""Refusals of one kind that get a line of the journal each; the others are counted."""
 
 CALLS_AT_ONCE = 64
 """Threads for calls made, and again for calls answered: two for each lane, of thirty-two peers.  Beyond it calls made wait
@@ -123,6 +127,7 @@ class Host:
         self._device = Device()
         self._listener: Listener | None = None
         self._closing = threading.Event()
+        self._handshakes: Handshakes | None = None
         self._keeping: dict[concurrent.futures.Future[bool], asyncio.Future[None]] = {}
 
     @property
@@ -229,6 +234,8 @@ class Host:
         """Answer calls with this server from here on; the address, for others to be told.  Raises AddressInUse."""
         assert self._listener is None, "a node has one server"
         self._server = server
+        if self._credentials is not None:
+            self._handshakes = Handshakes(lambda why: self.refused(Fault.STRANGER, "stranger", why))
         self._listener = Listener(
             self.own, self, self._limits, bind=self._bind, port=self._port, credentials=self._credentials, calls_at_once=CALLS_AT_ONCE
         )
@@ -286,6 +293,8 @@ class Host:
 
     def _refused(self, fault: Fault, peer: str, reason: str) -> None:
         self.refusals[fault] += 1
+        if self.refusals[fault] > RECORDED:
+            return
         if fault is Fault.BROKEN:
             self.record("broken", peer, 0, 0.0, one_line(reason))
         else:
@@ -306,6 +315,8 @@ class Host:
             peer.close()
         await asyncio.to_thread(self._end_threads)
         self._segments.close()
+        if self._handshakes is not None:
+            await asyncio.to_thread(self._handshakes.close)
         for which, traffic in (("sent", self.sent), ("received", self.received)):
             self.record("counted", "", traffic.messages, traffic.nbytes, which)
         for fault, count in sorted(self.refusals.items()):

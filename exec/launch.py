@@ -24,6 +24,7 @@ from core.timings import Timings
 from exec import addresses
 from exec.certificates import Authority, Credentials, verify
 from exec.chaos import Faults
+from exec.handshakes import ENVIRONMENT
 from exec.jobfile import CERTIFICATES, Charge, JobFile
 from exec.operating import Operator, operator
 from exec.placing import Backend, backend, how_ended
@@ -146,7 +147,7 @@ class Launch:
         with (self.folder / "logs" / f"supervisor.{life}.log").open("wb") as log:
             self._supervisor = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "exec.supervising", str(self.folder), str(life), stdin=asyncio.subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+                stdout=log, stderr=log, start_new_session=True, env=os.environ | (ENVIRONMENT if self.job.secure else {"GRPC_VERBOSITY": "NONE"}),
             )  # fmt: skip
         pids = self.folder / "pids"
         pids.mkdir(mode=0o700, exist_ok=True)

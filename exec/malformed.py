@@ -22,6 +22,7 @@ class Fault(enum.StrEnum):
     UNEVEN = "uneven chunks"
     BROKEN = "broken off"
     NOT_MAPPED = "a ticket for nothing"
+    STRANGER = "no fitting certificate"
     DECLINED = "declined by the server"
 
 

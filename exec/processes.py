@@ -16,6 +16,7 @@ from typing import Any
 from core.job import SUPERVISOR, role_kind, shard_of
 from core.node import Recorder
 from core.reports import Process
+from exec.handshakes import ENVIRONMENT
 from exec.jobfile import Charge
 from exec.shared_memory import sweep
 from report.exits import Exit
@@ -192,7 +193,8 @@ class Processes:
         if self._nursery is None or self._nursery.returncode is not None:
             # -P: the user's own folder may hold a `models/` too; it must not hide ours.
             command = [sys.executable, "-P", "-m", "exec.nursery", str(os.getpid())]
-            environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE", "OPENBLAS_NUM_THREADS": "1"}
+            verbosity = ENVIRONMENT if self.charge.credentials is not None else {"GRPC_VERBOSITY": "NONE"}
+            environment = os.environ | verbosity | {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
             with (self.folder / "logs" / "nursery.log").open("ab") as log:
                 self._nursery = await asyncio.create_subprocess_exec(
                     *command,

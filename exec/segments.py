@@ -3,8 +3,8 @@
     log.<life>.<number>       a segment: the entries that this life appended, from that number on
 
 A segment is a row of records, and a record is one entry: a prefix of fixed size with a checksum of its own, a header in
-JSON, the gradient as it lies in memory, and a checksum of header and gradient.  A life begins a new segment after each
-snapshot, so that those whose entries are all in the snapshot can be removed.
+JSON, the gradient as it lies in memory, and a checksum of them all.  A life begins a new segment after each snapshot, so that
+those whose entries are all in the snapshot can be removed.
 
 A number may stand in two segments: an append failed and was repeated, or a life that did not know yet that a later one had
 begun wrote one entry more, which nobody was told about.  What counts is the later segment, from its beginning on.
@@ -30,7 +30,7 @@ from zlib import crc32
 
 from core.messages import Entry, Finish, Push, Sender
 from core.node import StoreFailed
-from exec.disk import Named, checksum, create, listing, naming, read_into, remove, sync, write_all
+from exec.disk import Named, checksum, create, listing, naming, read_into, remove, sync, write_all, write_checked
 
 MARK = b"odb1"
 PREFIX = struct.Struct("<4sIQQI")
@@ -58,22 +58,24 @@ class Log:
         first = entries[0].number
         assert [entry.number for entry in entries] == list(range(first, first + len(entries))), "entries in no order"
         assert first > self.last, f"entry {first} after {self.last}"
-        records = [record(entry) for entry in entries]
-        ends = list(accumulate(sum(map(len, buffers)) + PREFIX.size for buffers in records))
+        records = with_prefixes([record(entry) for entry in entries])
+        size_bytes = sum(sum(map(len, buffers)) + CHECKSUM.size for buffers in records)
         new = self.descriptor < 0
         if new:
             self.path, self.size_bytes = self.folder / f"log.{self.life}.{first}", 0
             self.descriptor = create(self.path)
         with naming(self.path):
             try:
-                write_all(self.descriptor, with_prefixes(records, ends))
+                for buffers in records:
+                    total = write_checked(self.descriptor, buffers)
+                    write_all(self.descriptor, [CHECKSUM.pack(total)])
                 os.fsync(self.descriptor)
                 if new:
                     sync(self.folder)
             except OSError:
                 self.abandon()
                 raise
-        self.size_bytes += ends[-1]
+        self.size_bytes += size_bytes
         self.last = entries[-1].number
 
     def abandon(self) -> None:
@@ -101,7 +103,7 @@ class Log:
 
 
 def record(entry: Entry) -> list[Any]:
-    """Header, gradient and checksum of a record, as buffers."""
+    """Header and gradient of a record, as buffers."""
     header: dict[str, Any] = {"number": entry.number, "sender": entry.sender.name, "life": entry.sender.incarnation}
     gradient: list[Any] = []
     if isinstance(entry.change, Finish):
@@ -112,8 +114,7 @@ def record(entry: Entry) -> list[Any]:
         push = entry.change
         header |= {"sequence": push.sequence, "gradients": push.gradients, "samples": push.samples, "based_on": push.based_on}
         header["dtype"], gradient = parts_of(push.gradient)
-    buffers = [json.dumps(header).encode(), *gradient]
-    return [*buffers, CHECKSUM.pack(checksum(buffers))]
+    return [json.dumps(header).encode(), *gradient]
 
 
 def entry_of(header: bytearray, gradient: bytearray) -> Entry:
@@ -131,14 +132,16 @@ def entry_of(header: bytearray, gradient: bytearray) -> Entry:
     return Entry(told["number"], Sender(told["sender"], told["life"]), change)
 
 
-def with_prefixes(records: Sequence[list[Any]], ends: Sequence[int]) -> Iterator[Any]:
-    """The buffers of an append, in order."""
-    for (header, *gradient, total), end in zip(records, ends, strict=True):
-        told = PREFIX.pack(MARK, len(header), sum(map(len, gradient)), ends[-1] - end, 0)[: -CHECKSUM.size]
-        yield told + CHECKSUM.pack(crc32(told))
-        yield header
-        yield from gradient
-        yield total
+def with_prefixes(records: Sequence[list[Any]]) -> list[list[Any]]:
+    """The records of one append, complete but for their checksums."""
+    sizes = [sum(map(len, buffers)) + PREFIX.size + CHECKSUM.size for buffers in records]
+    left = sum(sizes)
+    complete = []
+    for (header, *gradient), size in zip(records, sizes, strict=True):
+        left -= size
+        told = PREFIX.pack(MARK, len(header), sum(map(len, gradient)), left, 0)[: -CHECKSUM.size]
+        complete.append([told + CHECKSUM.pack(crc32(told)), header, *gradient])
+    return complete
 
 
 def entries_after(segments: Sequence[Named], position: int) -> Iterator[Entry]:
@@ -201,12 +204,12 @@ def extent_at(file: FileIO, offset: int) -> Extent | None:
 
 def read_record(file: FileIO, extent: Extent) -> Entry | None:
     """The entry that lies there; None if its checksum is not right."""
-    parts = [bytearray(size) for size in (extent.gradient - extent.header, extent.checksum - extent.gradient, CHECKSUM.size)]
-    file.seek(extent.header)
-    for part in parts:
+    sizes = PREFIX.size, extent.gradient - extent.header, extent.checksum - extent.gradient, CHECKSUM.size
+    *parts, total = (bytearray(size) for size in sizes)
+    file.seek(extent.header - PREFIX.size)
+    for part in (*parts, total):
         read_into(file, part)
-    header, gradient, total = parts
-    return entry_of(header, gradient) if CHECKSUM.pack(checksum((header, gradient))) == total else None
+    return entry_of(*parts[1:]) if CHECKSUM.pack(checksum(parts)) == total else None
 
 
 def is_torn(file: FileIO, offset: int, size: int, append_end: int) -> bool:

@@ -89,6 +89,7 @@ class Segments:
     def __init__(self, own: Identity) -> None:
         self.prefix = prefix(own.job, own.name, own.incarnation)
         self.usable = hasattr(os, "memfd_create") and os.path.isdir(f"/proc/{os.getpid()}/fd")  # noqa: PTH112  without pathlib's import
+        self._over = False
         self._free: dict[int, list[Segment]] = {}
         """By size.  No lock: what is given back may come from a finalizer, at any point of any thread."""
 
@@ -118,7 +119,9 @@ class Segments:
 
     def give_back(self, segment: Segment) -> None:
         """Its call was answered."""
-        if segment.fd >= 0:
+        if self._over:
+            self.forget(segment)
+        elif segment.fd >= 0:
             self._free.setdefault(segment.nbytes, []).append(segment)
 
     def forget(self, segment: Segment) -> None:
@@ -129,6 +132,7 @@ class Segments:
 
     def close(self) -> None:
         """Forget those that nobody uses; the others go with whoever still views them."""
+        self._over = True
         for free in self._free.values():
             while free:
                 self.forget(free.pop())
@@ -192,6 +196,8 @@ def opened(ticket: str, nbytes: int) -> Segment:
     except OSError as error:
         raise NotMapped(f"{ticket}: {error.strerror}") from error
     try:
+        if not shown(f"self/{fd}/{ticket.rpartition('/')[2]}"):
+            raise NotMapped(f"{ticket} is another by now")
         state = os.fstat(fd)
         if state.st_uid != os.getuid() or fcntl.fcntl(fd, F_GET_SEALS) & FIXED != FIXED:
             raise NotMapped(f"{ticket} is not this user's, or may shrink")

@@ -18,7 +18,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 from zlib import crc32
 
 from core.node import StoreFailed
-from exec.disk import Named, checksum, discard, listing, read_into, sync, write_file
+from exec.disk import Named, discard, listing, read_into, sync, write_file
 
 MANIFEST, VECTORS = "manifest.json", "vectors.safetensors"
 COMPACT = (",", ":")
@@ -113,7 +112,7 @@ def read_manifest(made: Named) -> Snapshot:
 
 
 def write_vectors(path: Path, vectors: dict[str, Any]) -> tuple[int, int]:
-    """Returns the size of the file and its checksum, which is computed while the disk is busy."""
+    """Returns the size of the file in bytes, and its checksum."""
     from exec.tensors import SAFETENSORS, raw
 
     header: dict[str, Any] = {}
@@ -127,10 +126,7 @@ def write_vectors(path: Path, vectors: dict[str, Any]) -> tuple[int, int]:
     text = json.dumps(header, separators=COMPACT).encode()
     text += b" " * (-len(text) % 8)
     buffers = [len(text).to_bytes(8, "little") + text, *(raw(vector) for _, vector in ordered)]
-    with ThreadPoolExecutor(1, thread_name_prefix="checksum") as beside:
-        total = beside.submit(checksum, buffers)
-        write_file(path, buffers)
-    return sum(len(buffer) for buffer in buffers), total.result()
+    return sum(map(len, buffers)), write_file(path, buffers)
 
 
 def read_vectors(snapshot: Snapshot) -> dict[str, Any]:

@@ -61,12 +61,14 @@ class TorchNetwork:
         self.normalised = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules())
         self.flops_per_sample = flops_per_sample if flops_per_sample is not None else self.counted_flops()
         self._initial = self.flat.cpu().clone()
+        self._pinned = torch.empty_like(self._initial).pin_memory() if self.device.type == "cuda" else None
 
     def __len__(self) -> int:
         return len(self._initial)
 
     def initial(self) -> torch.Tensor:
-        return self._initial.clone()
+        """On a GPU's host in pinned memory, from and to which it copies without a detour."""
+        return self._initial.clone() if self._pinned is None else self._initial.pin_memory()
 
     def gradient(self, parameters: torch.Tensor, batch: Batch) -> Work[Gradient]:
         return Work(lambda: self._gradient(parameters, batch), Cost(self.flops_per_sample * len(batch.inputs)))
@@ -91,7 +93,10 @@ class TorchNetwork:
         torch.manual_seed(batch.seed)
         loss = self.criterion(self.forward(batch.inputs), batch.targets.to(self.device))
         loss.backward()  # type: ignore[no-untyped-call]
-        gradient = self.flat_gradient.clone() if self.shared else self.flat_gradient.cpu()
+        if self.shared:
+            gradient = self.flat_gradient.clone()
+        else:
+            gradient = self.flat_gradient if self._pinned is None else self._pinned.copy_(self.flat_gradient)
         return Gradient(gradient, loss.item(), len(batch.inputs))
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ from sim.hands import Hands, Running
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
 from sim.network import Network
-from sim.stub_store import Disk, DiskStore
+from sim.store import Disk, DiskStore
 from sim.toll import Toll
 
 START_WITHIN_S = 60.0

@@ -53,12 +53,12 @@ class Machine:
 class Computation(Event):
     """One stretch of a computation at an unchanging speed."""
 
-    __slots__ = ("callbacks", "device")
+    __slots__ = ("device",)
 
     def __init__(self, device: Device) -> None:
-        self.device, self.callbacks = device, (self,)
+        self.device = device
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         if self.device.running is self:
             self.device.finish()
 

@@ -40,7 +40,7 @@ class Call(Future, Message):
     """A request on its way, then its reply on the way back; and the future of that reply."""
 
     __slots__ = (
-        "addressee", "addressee_life", "callbacks", "caller", "deadline_s", "destination", "doubled", "durable", "nbytes", "outcome", "peer",
+        "addressee", "addressee_life", "caller", "deadline_s", "destination", "doubled", "durable", "nbytes", "outcome", "peer",
         "request", "stage", "to", "waits",
     )  # fmt: skip
     stage: int
@@ -57,7 +57,7 @@ class Call(Future, Message):
     outcome: tuple[Any, int, str]
     """Reply, life of whoever replies, and why there is none."""
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         if self.stage == SERVED:
             self.addressee.departs(self)
         elif (self.waits or not self.destination.up) and not self.caller.network.is_there(self):
@@ -238,7 +238,7 @@ class Host:
         delay_s = 0.0 if outcome.cost is NOTHING else self.machine.takes(outcome.cost) * self.payload_scale
         if delay_s > 0:
             self.serving = call
-            call.stage, call.callbacks = SERVED, (call,)
+            call.stage = SERVED
             self.loop.after(delay_s, call)
         elif call.durable is None:
             self.send_back(call)

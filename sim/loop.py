@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
-from heapq import heapify, heappush
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,11 @@ class FrozenClock(Exception):
 
 
 class Event:
-    """What SimPy needs of an event: when it falls due it is called with itself.  Whoever schedules it sets `callbacks`."""
+    """Something in SimPy's queue that is called when it falls due, without the callbacks of SimPy's own events."""
 
     __slots__ = ()
-    _ok, _value, _defused = True, None, True
-    callbacks: Any
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         raise NotImplementedError
 
 
@@ -130,12 +128,12 @@ class Handle:
 class Timer(Event):
     """A callback that is due later; a cancelled one stays in SimPy's queue and does nothing."""
 
-    __slots__ = ("_when", "callbacks", "handle")
+    __slots__ = ("_when", "handle")
 
     def __init__(self, handle: Handle, when: float) -> None:
-        self.handle, self._when, self.callbacks = handle, when, (self,)
+        self.handle, self._when = handle, when
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         self.handle.run()
 
     def cancel(self) -> None:
@@ -193,7 +191,12 @@ class Clock(simpy.Environment):
         if self._soon:
             self._drain()
             return
-        super().step()
+        queue = self._queue
+        if queue and isinstance(event := queue[0][3], Event):  # one of ours: nobody but itself is called
+            self._now = heappop(queue)[0]
+            event()
+        else:
+            super().step()
         if self._soon:
             self._drain()
 

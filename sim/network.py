@@ -83,7 +83,6 @@ class Network:
                     self.on_dropped(message, meddler.name)
                     return
                 delay_s += later_s
-        message.callbacks = (message,)
         self.after(delay_s, message)
 
     def is_there(self, message: Message) -> bool:
@@ -98,7 +97,6 @@ class Network:
             through = machine.received_until + message.nbytes / machine.nic_bytes_per_s
             if through > now:
                 machine.received_until = through
-                message.callbacks = (message,)
                 self.after(through - now, message)
                 return False
             machine.received_until = now

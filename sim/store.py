@@ -52,13 +52,13 @@ class Disk:
 class Operation(Event):
     """Something the disk is to do: how many bytes that moves, what is then so, and who is to hear of it."""
 
-    __slots__ = ("callbacks", "effect", "future", "nbytes", "store")
+    __slots__ = ("effect", "future", "nbytes", "store")
 
     def __init__(self, store: DiskStore, nbytes: Callable[[], int], effect: Callable[[], Any]) -> None:
-        self.store, self.nbytes, self.effect, self.callbacks = store, nbytes, effect, (self,)
+        self.store, self.nbytes, self.effect = store, nbytes, effect
         self.future = store.loop.create_future()
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         self.store.done(self)
 
 
