@@ -2,10 +2,11 @@
 
     acknowledged  ⊆  applied  ⊆  pushed,  each at most once
 
-A push is identified by (sender, its life, shard, sequence).  A shard has a *surviving history*: the pushes that its present
-parameters are made of.  A life that begins from a snapshot of n updates keeps the first n of them; the others are lost, and
-a push that was lost before its sender heard of it is sent again and rightly applied again.  So "at most once" is said of
-the surviving history, and of each life of a shard.
+A push is identified by (sender, its life, shard, sequence).  Each life of a shard has a *history*, the pushes that its
+parameters are made of: it begins with those of the life before that had been kept, the others are lost.  The history of the
+latest life is the one that *survives*.  A push that was lost before its sender heard of it is sent again and rightly applied
+again, and a life that was given up while it still ran may go on applying what counts for nobody: so "at most once" is said of
+each history.
 
 The same rules read a simulated journal and those of real processes.  Where the lines of different nodes were written by
 different clocks, give `one_clock=False`: rules that need to know which of two nodes acted first are then left out.
@@ -17,22 +18,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from core.job import SUPERVISOR, Durability, role_kind, shard_of
 from core.journal import Record
 
 RULES: dict[str, str] = {
     "pushed in sequence": "a sender's life counts its pushes to a shard 1, 2, 3 and so on",
     "applied was pushed": "a shard applies nothing that was not sent to it, nor before it was sent",
-    "counted once": "no push is twice in a shard's surviving history",
+    "counted once": "no push is twice in a shard's history",
     "counted in order": "of one sender, a shard applies later lives after earlier ones, and each life's pushes in their sequence",
     "nothing skipped": "a shard's life that applied two pushes of one sender's life applied all those between them",
     "acknowledged was applied": "a sender takes no push for counted that its shard did not apply before",
     "acknowledged once": "a push is acknowledged once, and not applied again afterwards",
+    "nothing acknowledged is lost": "with a mirror or a log, a push that was acknowledged is in the surviving history",
     "outlived": "once a sender's later life has joined, a shard applies nothing of an earlier one",
-    "the dead are silent": "a life that crashed, or whose successor has begun, records nothing more",
-    "restored what was durable": "a shard's next life begins by saying from which snapshot: the last that was durable, or 0",
+    "the dead are silent": "a life that crashed records nothing more",
+    "restored what was durable": "a shard's next life begins by saying with how many updates: no fewer than were durable, no more than were applied",
     "a snapshot counts its updates": "what becomes durable has no more updates than were applied, and no fewer than the one before",
     "finished is finished": "a shard that has finished counts all its updates, and applies nothing more in that life",
     "staleness is a distance": "no gradient is older than the shard, or from its future",
+    "lives are granted once": "a life begins once, after it was granted, and is not granted again afterwards",
 }
 
 
@@ -69,31 +73,38 @@ class Findings:
     """Every push that was sent, with its number of gradients."""
 
 
-def check(records: Iterable[Record], *, one_clock: bool = True) -> Findings:
-    """Hold every rule against every record; an empty list of violations is a clean bill."""
-    reader = _Reader(one_clock)
+def check(records: Iterable[Record], *, one_clock: bool = True, durability: Durability | None = None) -> Findings:
+    """Hold every rule against every record; an empty list of violations is a clean bill.
+
+    `durability`: what the job promised; left out, nothing is said about what may be lost.
+    """
+    reader = _Reader(one_clock, durability)
     lines = list(enumerate(records, start=1))
     for line, record in lines:
         if record.event == "pushed":
             reader.sent.setdefault(PushId(record.node, record.life, record.peer, record.number), line)
         elif record.event == "applied" and not one_clock:
             reader.applied.setdefault(push_of(record), line)
+        elif record.event in ("granted", "promoted") and not one_clock:
+            reader.granted.setdefault((record.peer, record.number), line)
     for line, record in lines:
         reader.read(line, record)
-    surviving = {name: shard.history for name, shard in sorted(reader.shards.items())}
+    surviving = {name: lives[max(lives)].history for name, lives in sorted(reader.shards.items())}
+    if durability in ("mirror", "log"):
+        reader.look_for_what_was_acknowledged(surviving)
     return Findings(reader.violations, surviving, reader.gradients)
 
 
 @dataclass(slots=True)
 class _Shard:
-    """One shard as far as the journal has been read."""
+    """One life of a shard as far as the journal has been read."""
 
     history: list[PushId] = field(default_factory=list)
-    """Surviving pushes, in the order in which they were applied."""
+    """The pushes it is made of, in the order in which they were applied."""
     lines: dict[PushId, int] = field(default_factory=dict)
     """Where each of them was applied."""
     last: dict[str, tuple[PushId, bool]] = field(default_factory=dict)
-    """Of each sender the last of them, and whether it was the present life that applied it."""
+    """Of each sender the last of them, and whether it was this life that applied it."""
     durable: tuple[int, int] = 0, 0
     """The most updates that became durable, and the line that says so."""
     kept: dict[str, int] = field(default_factory=dict)
@@ -101,12 +112,20 @@ class _Shard:
     finished: int = 0
     """The line that says so; 0 while it has not."""
 
+    def restored(self, updates: int) -> _Shard:
+        """The next life, that begins with the first so many of these."""
+        history = self.history[:updates]
+        lines = {push: self.lines[push] for push in history}
+        return _Shard(history, lines, {push.sender: (push, False) for push in history}, (updates, self.durable[1]))
+
 
 @dataclass(slots=True)
 class _Reader:
     one_clock: bool
+    durability: Durability | None
     violations: list[Violation] = field(default_factory=list)
-    shards: dict[str, _Shard] = field(default_factory=dict)
+    shards: dict[str, dict[int, _Shard]] = field(default_factory=dict)
+    """By name and life."""
     sent: dict[PushId, int] = field(default_factory=dict)
     gradients: dict[PushId, int] = field(default_factory=dict)
     applied: dict[PushId, int] = field(default_factory=dict)
@@ -115,64 +134,65 @@ class _Reader:
     joined: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """For each sender and shard, the latest life that joined, and the line."""
     sequences: dict[tuple[str, int, str], tuple[int, int]] = field(default_factory=dict)
-    lives: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The latest life of each node, and its first line."""
+    granted: dict[tuple[str, int], int] = field(default_factory=dict)
+    started: dict[tuple[str, int], int] = field(default_factory=dict)
     crashed: dict[tuple[str, int], int] = field(default_factory=dict)
+    paused: dict[str, int] = field(default_factory=dict)
+    """Where each role was stopped last: what it made durable then, it may not have lived to say."""
+    copies_lost: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    """For each shard, its lives and its mirror's that were lost since there last were two copies of it."""
+    excused: dict[str, int] = field(default_factory=dict)
+    """The line up to which a shard may have lost what it acknowledged: both copies were gone."""
 
     def read(self, line: int, record: Record) -> None:
-        self.alive(line, record)
+        if (fatal := self.crashed.get((record.node, record.life))) is not None and self.one_clock:
+            self.broken("the dead are silent", f"{record.node}#{record.life} {record.event} after it crashed", fatal, line)
+        if role_kind(record.node) == "shard" and record.life not in self.shards.setdefault(record.node, {}):
+            self.begins(line, record)
         rule = getattr(self, f"on_{record.event}", None)
         if rule is not None:
             rule(line, record)
 
     def broken(self, rule: str, what: str, *lines: int) -> None:
         assert rule in RULES
-        self.violations.append(Violation(rule, what, tuple(sorted(set(lines)))))
-
-    def alive(self, line: int, record: Record) -> None:
-        """Who writes is alive, as far as the journal knows."""
-        node, life = record.node, record.life
-        if (fatal := self.crashed.get((node, life))) is not None and self.one_clock:
-            self.broken("the dead are silent", f"{node}#{life} {record.event} after it crashed", fatal, line)
-        latest, since = self.lives.get(node, (0, 0))
-        if life > latest:
-            self.lives[node] = life, line
-            if node.startswith("shard/"):
-                self.begins(line, record)
-        elif life < latest:
-            self.broken("the dead are silent", f"{node}#{life} {record.event} after life {latest} began", since, line)
+        self.violations.append(Violation(rule, what, tuple(sorted({line for line in lines if line}))))
 
     # shards
 
     def begins(self, line: int, record: Record) -> None:
         """A shard's life writes for the first time."""
-        shard = self.shards.setdefault(record.node, _Shard())
-        if record.life == 1:
-            return
+        lives, name = self.shards[record.node], f"{record.node}#{record.life}"
+        earlier = max((life for life in lives if life < record.life), default=0)
+        before = lives.get(earlier, _Shard())
         number = record.number if record.event == "restored" else 0
-        durable, persisted = shard.durable
-        if record.event != "restored":
-            self.broken("restored what was durable", f"{record.node}#{record.life} begins with {record.event}", line)
-        elif number != durable and (self.one_clock or not durable < number <= len(shard.history)):
-            # a process killed between the sync and the line that says so has kept more than its journal knows
-            what = f"{record.node}#{record.life} begins with {number} updates; {durable} were durable"
-            self.broken("restored what was durable", what, *filter(None, (persisted,)), line)
-        shard.durable, shard.kept = (number, persisted), {}
-        shard.finished = 0
-        del shard.history[number:]
-        shard.lines = {push: shard.lines[push] for push in shard.history}
-        shard.last = {push.sender: (push, False) for push in shard.history}
+        if record.event != "restored" and record.life > 1:
+            self.broken("restored what was durable", f"{name} begins with {record.event}", line)
+        elif record.life > 1 and not self.may_begin_with(number, record.node, earlier, before):
+            what = f"{name} begins with {number} updates; {before.durable[0]} were durable, {len(before.history)} applied"
+            self.broken("restored what was durable", what, before.durable[1], line)
+        if number < before.durable[0]:
+            self.excused[record.node] = line
+        lives[record.life] = before.restored(number)
+
+    def may_begin_with(self, updates: int, shard: str, earlier: int, before: _Shard) -> bool:
+        durable, line = before.durable
+        if self.durability == "mirror" and len(self.copies_lost.get(shard, ())) > 1:
+            return updates <= len(before.history)
+        if self.one_clock and self.durability not in ("mirror", "log"):
+            told_all = (shard, earlier) in self.crashed and self.paused.get(shard, 0) < line or not before.history
+            return updates == durable if told_all else durable <= updates <= len(before.history)
+        return durable <= updates <= len(before.history)
 
     def on_applied(self, line: int, record: Record) -> None:
-        shard, push = self.shards[record.node], push_of(record)
+        shard, push = self.shards[record.node][record.life], push_of(record)
         if push not in self.sent or (self.one_clock and self.sent[push] > line):
-            self.broken("applied was pushed", f"{push} was applied and not sent", *filter(None, (self.sent.get(push),)), line)
+            self.broken("applied was pushed", f"{push} was applied and not sent", self.sent.get(push, 0), line)
         if shard.finished:
             self.broken("finished is finished", f"{push} was applied afterwards", shard.finished, line)
         if not 0 <= record.value <= len(shard.history):
             self.broken("staleness is a distance", f"{push} has {record.value:g} of {len(shard.history)} updates", line)
         self.one_after_the_other(line, push, shard)
-        if self.one_clock:
+        if self.one_clock and record.life == max(self.shards[record.node]):
             if push in self.acknowledged:
                 self.broken("acknowledged once", f"{push} was applied again", self.acknowledged[push], line)
             life, joined = self.joined.get((push.sender, push.shard), (0, 0))
@@ -184,7 +204,7 @@ class _Reader:
         shard.last[push.sender] = push, True
 
     def one_after_the_other(self, line: int, push: PushId, shard: _Shard) -> None:
-        """Of one sender, a surviving history holds ever later pushes; those of one life applied by one life, all of them."""
+        """Of one sender, a history holds ever later pushes; those of one life applied by one life, all of them."""
         if push in shard.lines:
             self.broken("counted once", f"{push} was applied again", shard.lines[push], line)
         elif push.sender in shard.last:
@@ -195,18 +215,23 @@ class _Reader:
                 self.broken("nothing skipped", f"{push} was applied next after {before}", shard.lines[before], line)
 
     def on_persisted(self, line: int, record: Record) -> None:
-        shard = self.shards[record.node]
+        shard = self.shards[record.node][record.life]
         before = shard.kept.get(record.peer, 0)
         if not before <= record.number <= len(shard.history):
             what = f"{record.node} has {record.number} durable updates, {len(shard.history)} applied, {before} durable before"
-            self.broken("a snapshot counts its updates", what, *filter(None, (shard.durable[1],)), line)
+            self.broken("a snapshot counts its updates", what, shard.durable[1], line)
         shard.kept[record.peer] = record.number
         shard.durable = max(shard.durable, (record.number, line))
+        if record.peer:
+            # whose successor has been granted is one of the two copies no more; who has just been lost may have been one of them
+            lost = self.copies_lost.get(record.node, set())
+            self.copies_lost[record.node] = {(name, life) for name, life in lost if (name, life + 1) not in self.granted}
 
     def on_finished(self, line: int, record: Record) -> None:
-        shard = self.shards[record.node]
+        shard = self.shards[record.node][record.life]
         if record.number != len(shard.history):
-            self.broken("finished is finished", f"{record.node} counts {record.number} updates; {len(shard.history)} survive", line)
+            what = f"{record.node} counts {record.number} updates; its history has {len(shard.history)}"
+            self.broken("finished is finished", what, line)
         if shard.finished:
             self.broken("finished is finished", f"{record.node} finished twice in one life", shard.finished, line)
         shard.finished = line
@@ -214,13 +239,13 @@ class _Reader:
     # senders
 
     def on_joined(self, line: int, record: Record) -> None:
-        self.joined[record.node, record.peer] = record.life, line
+        self.joined[record.node, record.peer] = max(self.joined.get((record.node, record.peer), (0, 0)), (record.life, line))
 
     def on_pushed(self, line: int, record: Record) -> None:
         push = PushId(record.node, record.life, record.peer, record.number)
         last, earlier = self.sequences.get((push.sender, push.life, push.shard), (0, 0))
         if push.sequence != last + 1:
-            self.broken("pushed in sequence", f"{push} follows {last}", *filter(None, (earlier,)), line)
+            self.broken("pushed in sequence", f"{push} follows {last}", earlier, line)
         self.sequences[push.sender, push.life, push.shard] = push.sequence, line
         self.gradients[push] = int(record.value)
 
@@ -232,12 +257,44 @@ class _Reader:
             self.broken("acknowledged was applied", f"{push} was acknowledged and not applied", line)
         self.acknowledged[push] = line
 
-    # cluster: whoever grants incarnations says which of them have ended, and how
+    def look_for_what_was_acknowledged(self, surviving: dict[str, list[PushId]]) -> None:
+        there = {push for history in surviving.values() for push in history}
+        for push, line in self.acknowledged.items():
+            if push not in there and line > self.excused.get(push.shard, 0) and push in self.applied:
+                self.broken("nothing acknowledged is lost", f"{push} was acknowledged, and is gone", self.applied[push], line)
+
+    # supervisor and cluster: who may begin, who has begun, and whose life is over
+
+    def on_granted(self, line: int, record: Record) -> None:
+        key = record.peer, record.number
+        if key in self.started and self.one_clock:
+            self.broken("lives are granted once", f"{key[0]}#{key[1]} is granted and has begun", self.started[key], line)
+        self.granted.setdefault(key, line)
+
+    on_promoted = on_granted
+
+    def on_started(self, line: int, record: Record) -> None:
+        key = record.peer, record.number
+        if key in self.started:
+            self.broken("lives are granted once", f"{key[0]}#{key[1]} begins again", self.started[key], line)
+        elif key not in self.granted and key[0] != SUPERVISOR:
+            self.broken("lives are granted once", f"{key[0]}#{key[1]} begins and was not granted", line)
+        self.started[key] = line
+
+    def on_lost(self, _: int, record: Record) -> None:
+        """A life that counts as over; of a machine there is only the name."""
+        kind = role_kind(record.peer)
+        if kind in ("shard", "mirror") and record.number:
+            shard = record.peer if kind == "shard" else shard_of(record.peer)
+            self.copies_lost.setdefault(shard, set()).add((record.peer, record.number))
 
     def on_crashed(self, line: int, record: Record) -> None:
-        """A life that has crashed; of a machine there is only the name."""
         if record.number:
             self.crashed.setdefault((record.peer, record.number), line)
+            self.on_lost(line, record)
+
+    def on_paused(self, line: int, record: Record) -> None:
+        self.paused[record.peer] = line
 
 
 def push_of(record: Record) -> PushId:

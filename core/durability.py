@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from core.attendance import Attendance
 from core.job import Job, mirror_of, role_number, shard_of
@@ -23,6 +23,9 @@ from core.node import Node, Outcome, StoreFailed
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
+from core.work import Cost
+
+R = TypeVar("R")
 
 LOG_LIMIT = 8
 """A log longer than so many snapshots is replaced by a new snapshot: what a restart reads stays bounded."""
@@ -190,10 +193,10 @@ class Mirroring:
 
     def __init__(self, node: Node, job: Job, mirror: str, shard: Shard, trail: Trail) -> None:
         self.node, self.mirror, self.shard, self.trail, self.deadline_s = node, mirror, shard, trail, job.deadline_s
-        self._life = 0
-        """Of the mirror that this shard has heard of."""
-        self._synced = -1
-        """Life of the mirror that holds everything."""
+        self._life = self._synced = 0
+        """Life of the mirror that this shard has heard of, and of the one that holds everything."""
+        self._moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Ends when there is another life of it."""
 
     def watch(self, before: Callable[[Member], None]) -> Callable[[Member], None]:
         """A new mirror is filled at once, whether or not anybody pushes."""
@@ -201,32 +204,47 @@ class Mirroring:
         def heard(member: Member) -> None:
             before(member)
             if member.name == self.mirror:
+                moved, self._moved = self._moved, asyncio.get_running_loop().create_future()
                 self._life = member.life
+                moved.set_result(None)
                 self.trail.wake()
 
         return heard
 
     async def carry(self, batch: list[Entry]) -> None:
+        """Until the mirror holds these entries, whichever life of it that is in the end."""
         updates = self.shard.updates
-        for entry in batch if self._synced == self._life else ():
-            reply = await Flight(self.node, self.mirror, Copy(entry), self.deadline_s).arrival()
-            if isinstance(reply, Behind):  # it is a later life, which we shall hear of
-                self._synced = -1
+        for entry in batch:
+            if self._synced != self._life or not isinstance(await self.ask(Copy(entry)), Accepted):
+                self._synced = 0
                 break
-        if self._synced != self._life:
-            updates = await self.install()
-        if batch:
-            self.node.record("persisted", self.mirror, updates)
+        else:
+            if batch:
+                self.node.record("persisted", self.mirror, updates)
+        while self._life == 0 or self._synced != self._life:
+            await self.install()
 
-    async def install(self) -> int:
-        """Give the mirror everything there is; returns how many updates that was made of."""
-        life = self._life
+    async def install(self) -> None:
+        """Give the mirror everything there is."""
+        while self._life == 0:
+            await asyncio.wait([self._moved])
+        life, reply = self._life, None
         manifest, vectors = self.shard.snapshot()
         for name, vector in vectors.items():
-            await Flight(self.node, self.mirror, Install(manifest, name, vector), self.deadline_s).arrival()
-        self._synced = life
-        self.trail.held_by(manifest["position"])
-        return int(manifest["updates"])
+            reply = await self.ask(Install(manifest, name, vector))
+            if reply is None:
+                return
+        if isinstance(reply, Accepted):
+            self._synced = life
+            self.node.record("persisted", self.mirror, manifest["updates"])
+            self.trail.held_by(manifest["position"])
+
+    async def ask(self, request: Request[R]) -> R | None:
+        """The mirror's answer, None if there is another life of it meanwhile: one that is gone must not be waited for."""
+        flight, life = Flight(self.node, self.mirror, request, self.deadline_s), self._life
+        while (reply := flight.landed()) is None and self._life == life:
+            await asyncio.wait([flight.future, self._moved], return_when=asyncio.FIRST_COMPLETED)
+        return reply
 
 
 class Mirror:
@@ -255,23 +273,29 @@ class Mirror:
     def copy(self, entry: Entry, sender: Sender) -> Outcome:
         if self.shard is None or sender.incarnation != self._life or entry.number > self.shard.position + 1:
             return Outcome(Behind())
-        if entry.number == self.shard.position + 1:
-            self.shard.replay(entry)
-        return Outcome(Accepted(self.shard.updates))
+        if entry.number <= self.shard.position:
+            return Outcome(Accepted(self.shard.updates))
+        self.shard.replay(entry)
+        return Outcome(Accepted(self.shard.updates), self.shard.cost_of_update)
 
     def install(self, install: Install, sender: Sender) -> Outcome:
+        """Accepted once everything is here, Behind as long as it is not; what comes late changes nothing."""
         key = sender.incarnation, install.manifest["position"]
         if self.shard is not None and self._life == key[0] and self.shard.position >= key[1]:
             return Outcome(Accepted(self.shard.updates))  # a repetition of what is here already
+        if key < self._parts[0]:
+            return Outcome(Behind())
         if self._parts[0] != key:
             self._parts = key, {}
         parts = self._parts[1]
         parts[install.name] = whole(install.vector)
-        if sorted(parts) == install.manifest["vectors"]:
-            self.shard = Shard.restored(self.node, self.job, self.rule(), install.manifest, parts)
-            self._life, self._parts = sender.incarnation, ((0, 0), {})
-            self.on_synced()
-        return Outcome(Accepted(self.shard.updates if self.shard is not None else 0))
+        cost = Cost(0.0, 2 * install.vector.nbytes)
+        if sorted(parts) != install.manifest["vectors"]:
+            return Outcome(Behind(), cost)
+        self.shard = Shard.restored(self.node, self.job, self.rule(), install.manifest, parts)
+        self._life, self._parts = sender.incarnation, ((0, 0), {})
+        self.on_synced()
+        return Outcome(Accepted(self.shard.updates), cost)
 
     def status(self) -> Status:
         return Status(self.shard.updates if self.shard else 0, self.shard.finished if self.shard else "", synced=self.shard is not None)

@@ -28,13 +28,14 @@ class Final:
     updates: int
 
 
-async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event, status: Status) -> Final:
+async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event, status: Status | None = None) -> Final:
     """Measure every `evaluate_every_s` until all shards have finished, or until `over` is set by the world.
 
     Raises Diverged when the held-out loss is no finite number.  Once `over` is set it gives the shards one deadline to
-    answer, and ends with what it last saw of them if they do not.  `status` is kept up to date.
+    answer, and ends with what it last saw of them if they do not.  `status`, if given, is kept up to date.
     """
     final: Final | None = None
+    status = status or Status()
     while True:
         last = over.is_set()
         try:

@@ -170,7 +170,9 @@ class Membership:
         role, version = self.roles.get(sender.name), self._life + len(self._roster)
         promoted = self._promotions.get(Process(sender.name, sender.incarnation), 0) if self._promotions else 0
         if promoted:
-            return Standing(version, promoted=promoted)
+            shard = self.roles[shard_of(sender.name)]
+            wanted = shard.life == promoted and shard.process is not None
+            return Standing(version, promoted=promoted) if wanted else Standing(version, outlived=True)
         if role is not None and sender.incarnation == role.life and self.phase == "over":
             return Standing(version, begun=True, conclude=self.reason)  # its agent ends it, and lets it write down what it has
         if role is None or sender.incarnation != role.life or role.process is None:
@@ -286,10 +288,14 @@ class Membership:
         self.dirty = True
 
     def promote(self) -> None:
-        """A lost shard whose mirror holds everything lives on in it."""
+        """A lost shard lives on in its mirror.
+
+        In whatever that holds: only the mirror itself knows that for sure, since the news that it holds everything may have been
+        lost.  If it holds nothing yet, then there is nothing to be had anywhere.
+        """
         for role in self.of("shard"):
             mirror = self.roles.get(mirror_of(role.name)) if role.state is State.WAITING else None
-            if mirror is None or mirror.state is not State.UP or not mirror.status.synced or mirror.process is None:
+            if mirror is None or mirror.state is not State.UP or mirror.process is None:
                 continue
             process, machine = mirror.process, self.machines[mirror.machine]
             self.record("promoted", role.name, role.life + 1, note=f"{mirror.name}#{mirror.life} on {machine.name}")

@@ -158,14 +158,14 @@ class Copy(Request["Accepted | Behind"]):
 
 @dataclass(slots=True, eq=False)
 class Behind(Reply):
-    """The mirror lacks what came before this entry: it holds none, or entries up to another one only."""
+    """The mirror does not hold everything up to this: it never had, or some of it has yet to come."""
 
 
 @dataclass(slots=True, eq=False)
-class Install(Request[Accepted]):
+class Install(Request["Accepted | Behind"]):
     """One vector of a snapshot, for a mirror to begin from; `manifest` is the same JSON object with each of them.
 
-    The mirror has it once every vector that the manifest lists under "vectors" is there.
+    The mirror has it, and says so, once every vector that the manifest lists under "vectors" is there.
     """
 
     manifest: dict[str, Any]

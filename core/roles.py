@@ -33,11 +33,11 @@ class Making(Protocol):
 
 @dataclass(slots=True)
 class Promoted:
-    """A mirror's life is over: its process goes on as the shard, in that life, with what the mirror held."""
+    """A mirror's life is over: its process goes on as the shard, in that life, with what the mirror held, if it held anything."""
 
     role: str
     life: int
-    shard: Shard
+    shard: Shard | None
 
 
 async def live(
@@ -106,7 +106,6 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
     mirror = Mirror(node, making.job, making.rule, on_synced=attendance.beat)
     attendance.status, attendance.address = mirror.status, node.serve(mirror)
     life = await attendance.promoted
-    assert mirror.shard is not None, "promoted with nothing to go on with"
     return Promoted(shard_of(node.name), life, mirror.shard)
 
 

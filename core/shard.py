@@ -66,7 +66,7 @@ class Shard:
         self._published: Parameters | None = None  # the copy that fetches between two updates share
         self._length = len(parameters)
         self._pushed_nbytes = NARROW[job.wire] * len(parameters) if job.wire in NARROW else parameters.nbytes
-        self._cost_of_update = Cost(0.0, rule.traffic * parameters.nbytes)
+        self.cost_of_update = Cost(0.0, rule.traffic * parameters.nbytes)
         self._cost_of_copy = Cost(0.0, 2 * parameters.nbytes)
         rule.start(parameters)
 
@@ -109,7 +109,7 @@ class Shard:
             self.finish(f"{self.updates} updates")
         elif self.samples >= self._sample_limit:
             self.finish(f"{self.samples} samples")
-        return Outcome(Accepted(self.updates), self._cost_of_update, durable)
+        return Outcome(Accepted(self.updates), self.cost_of_update, durable)
 
     def apply(self, sender: Sender, push: Push) -> None:
         """One update."""

@@ -122,12 +122,12 @@ async def findings(scenario: Scenario, made: Plan) -> AsyncIterator[Line]:
         return
     commands = backend(scenario, Path())
     assert isinstance(commands, Commands)
-    asking, folder = Asking(commands), Path("runs").absolute() if Path("runs").is_dir() else Path.cwd()
+    asking = Asking(commands)
     answers: dict[str, dict[str, Any]] = {}
     local = scenario.placement.on == "local"
     async with clock(scenario.exec.listen if not listening.advice else "127.0.0.1") as port:
         for machine in commands.machines[:1] if local else commands.machines:  # one after the other: they may share a disk
-            told = {"listen": scenario.exec.listen, "port": port, "folder": str(folder), "bytes": TRIED, "push": push_bytes(made)}
+            told = {"listen": scenario.exec.listen, "port": port, "folder": run_folders(), "bytes": TRIED, "push": push_bytes(made)}
             try:
                 answers[machine] = await asking.ask(machine, PROBE, **told)
             except Unanswered as failure:
@@ -142,6 +142,11 @@ async def findings(scenario: Scenario, made: Plan) -> AsyncIterator[Line]:
 
 
 # this machine
+
+
+def run_folders() -> str:
+    """Where `execctl launch` makes them."""
+    return str(Path("runs").absolute() if Path("runs").is_dir() else Path.cwd())
 
 
 def listens(scenario: Scenario) -> Line:

@@ -82,7 +82,7 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Fetch: (Parameters,),
     Push: (Accepted, Finished),
     Copy: (Accepted, Behind),
-    Install: (Accepted,),
+    Install: (Accepted, Behind),
     Beat: (Standing,),
     Report: (Orders,),
     Inquire: (Overview,),

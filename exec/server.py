@@ -63,7 +63,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     own: Identity
     handler: Handler
     limits: tuple[Payload, ...]
-    """The types of payload that are taken in, each with its greatest length."""
+    """The types of payload that are taken in, each with its greatest length; the last is that in which vectors travel."""
     segments: Mapped
 
     def service(self, details: Any) -> Any:
@@ -85,6 +85,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
                 yield from self.told(encode_reply(self.own, reply, in_room=True), None, reply.payload.nbytes)
                 return
         except NotMapped as missing:
+            self.handler.refused(Fault.NOT_MAPPED, peer, str(missing))
             yield from self.told(encode_not_mapped(self.own, str(missing)), None)
             return
         except Malformed as nonsense:
@@ -106,7 +107,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             end_here(messages)
             request = call.request(None)
             if isinstance(request, Fetch) and call.room and self.limits:
-                request.room = self.room(call, self.limits[0])
+                request.room = self.room(call, self.limits[-1])  # the type in which vectors travel
             return self.handler.handle(request, call.sender, len(header))
         self.check(call.payload)
         if call.ticket:

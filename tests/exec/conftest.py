@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from core.journal import Record, read
 from core.messages import CallFailed
 from core.reports import Overview, RoleRow
+from exec.cli import main
 from exec.jobfile import JobFile
 from exec.operating import operator
 from exec.processes import ENDED, activity
@@ -47,9 +49,12 @@ stop = { updates = 400 }
 ENDLESS = "protocol.stop.updates=1_000_000"
 
 
-def execctl(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """One command, to its end."""
-    return subprocess.run([*EXECCTL, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=90, **options)
+def execctl(*arguments: object) -> Result:
+    """One command that starts no process, to its end; here, as it would take seconds to load what is loaded."""
+    said = CliRunner().invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if said.exception is not None and not isinstance(said.exception, SystemExit):
+        raise said.exception
+    return said
 
 
 class Job:
@@ -73,7 +78,7 @@ class Job:
         )
         return self
 
-    def end(self, within_s: float = 90.0) -> tuple[int, dict[str, Any], str]:
+    def end(self, within_s: float = 150.0) -> tuple[int, dict[str, Any], str]:
         """Wait for it: exit code, summary ({} if none) and what it said on standard error."""
         assert self.launcher is not None
         said, complaints = self.launcher.communicate(timeout=within_s)
@@ -81,7 +86,7 @@ class Job:
 
     # what can be seen
 
-    def until(self, condition: Callable[[], Any], within_s: float = 40.0) -> Any:
+    def until(self, condition: Callable[[], Any], within_s: float = 90.0) -> Any:
         """Poll until it holds, and return what it says; the job's journals are told if it never does."""
         deadline = time.monotonic() + within_s
         while not (found := condition()):
@@ -176,9 +181,10 @@ class Job:
 
     def clear(self) -> None:
         """Whatever a failed test has left."""
-        if self.launcher is not None and self.launcher.poll() is None:
+        if self.launcher is not None:
             self.launcher.kill()
-            self.launcher.communicate()
+            with self.launcher:  # closes what it wrote to
+                pass
         if (self.path / "job.json").exists():
             for pid in self.processes():
                 os.kill(pid, signal.SIGKILL)
@@ -215,8 +221,3 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     for one in made:
         one.clear()
 
-
-@pytest.fixture(name="execctl")
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """One command, to its end."""
-    return execctl

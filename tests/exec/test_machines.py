@@ -46,6 +46,7 @@ def good_end(running: Job, updates: int = 1500) -> dict[str, Any]:
 def test_a_killed_agent_takes_its_roles_along_and_the_job_goes_on(job):
     running = job(LONGER, extra="[placement]\nmachines = 3\n").begin()
     running.until(lambda: running.updates() > 100)
+    assert len({home(running, role) for role in ("shard/0", "replica/0", "replica/1")}) == 3, "roles are spread"
     lost = home(running, "shard/0")
     running.signal(lost.replace("machine", "agent"))
     at = running.now()
@@ -63,9 +64,8 @@ def test_what_machines_write_on_their_own_disks_is_brought_to_the_run_folder(job
     homes = {role: home(running, role) for role in ("shard/0", "replica/0", "replica/1", "evaluator")}
     for role, machine in homes.items():
         theirs = running.path / "machines" / machine.rpartition("/")[2]
-        for name in (f"journals/{role.replace('/', '-')}.1.tsv", f"logs/{role.replace('/', '-')}.1.log"):
-            assert (theirs / name).read_bytes() == (running.path / name).read_bytes()
-    assert (running.path / "store").exists()
+        name = f"journals/{role.replace('/', '-')}.1.tsv"
+        assert (theirs / name).read_bytes() == (running.path / name).read_bytes()
     assert [path.name for path in (running.path / "store").iterdir()] == ["supervisor"], "what a shard keeps stays where it is"
 
 
@@ -160,9 +160,11 @@ import socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 context.set_alpn_protocols(["h2"])
+if sys.argv[3:]:
+    context.load_cert_chain(*sys.argv[3:])
 with context.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)) as way:
     way.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
-    print(way.recv(100))
+    sys.exit(0 if way.recv(100) else "not heard")
 """
 
 
@@ -175,13 +177,13 @@ def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(j
     cables.pull(lost)
     at = running.now()
     moved = "promoted" if durability == "mirror" else "granted"
+    assert durability != "mirror" or home(running, "mirror/0") != lost
     running.until(since(running, at, moved, "shard/0"))
     running.until(lambda: len(since(running, at + 3, "applied")()) > 100)
     cables.plug(lost)
     healed = running.now()
     running.until(since(running, healed, "enlisted", lost))
-    summary = good_end(running)
-    assert summary["refused"] >= 0
+    good_end(running)
 
 
 def test_on_a_network_nobody_without_a_certificate_of_the_job_is_heard(job, cables):
@@ -189,12 +191,11 @@ def test_on_a_network_nobody_without_a_certificate_of_the_job_is_heard(job, cabl
     cables.begin(running)
     running.until(lambda: running.updates() > 10)
     assert (running.path / "certificates" / "operator.key").stat().st_mode & 0o077 == 0
-    host, _, port = running.file_of_job.supervisor.rpartition(":")
-    stranger = subprocess.run(
-        [*through(cables.hub), EXECCTL[0], "-c", STRANGER, host, port], capture_output=True, text=True, check=False, timeout=20
-    )  # fmt: skip
-    assert stranger.returncode, stranger.stdout
-    assert "certificate" in stranger.stderr.lower()
+    address = running.file_of_job.supervisor.split(":")
+    ours = [str(running.path / "certificates" / f"operator.{kind}") for kind in ("pem", "key")]
+    for shown, heard in (([], False), (ours, True)):
+        stranger = subprocess.run([*through(cables.hub), EXECCTL[0], "-c", STRANGER, *address, *shown], check=False, timeout=20)
+        assert (stranger.returncode == 0) == heard
     operator = subprocess.run(
         [*through(cables.hub), *EXECCTL, "status", str(running.path), "--json"], capture_output=True, text=True, check=False, timeout=20
     )

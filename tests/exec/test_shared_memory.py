@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -209,8 +210,17 @@ def test_views_that_are_collected_in_the_middle_of_anything_stop_nothing(own: Se
     assert sum(map(len, own._free.values())) < 20
 
 
-def test_no_more_memory_means_none(own: Segments) -> None:
-    assert own.take(1 << 62) is None
+@pytest.mark.parametrize(("limit", "to"), [(resource.RLIMIT_FSIZE, SIZE - 1), (resource.RLIMIT_NOFILE, 3)])
+def test_where_there_is_no_room_there_is_no_segment_and_nothing_is_left(own: Segments, limit: int, to: int) -> None:
+    before = resource.getrlimit(limit)
+    held = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(limit, (to, before[1]))
+    try:
+        taken = own.take(SIZE)
+    finally:
+        resource.setrlimit(limit, before)
+    assert taken is None
+    assert len(os.listdir("/proc/self/fd")) == held
 
 
 def test_what_is_viewed_when_its_owner_closes_stays_whole_and_then_goes(own: Segments) -> None:

@@ -20,14 +20,14 @@ CURVE = [Evaluation(1.0, 10, 0.5, 0.25), Evaluation(2.0, 20, 0.25, 0.5)]
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "a" / "b")
+    folder = RunFolder.new(tmp_path / "a" / "b")
     assert folder.path.is_dir()
     assert not folder.journal.exists()
 
 
 def test_an_empty_folder_or_one_of_other_files_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    RunFolder(tmp_path)
+    RunFolder.new(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -35,7 +35,7 @@ def test_an_empty_folder_or_one_of_other_files_may_be_used(tmp_path: Path) -> No
 def test_a_folder_with_a_run_in_it_is_not_written_over(tmp_path: Path, left: str) -> None:
     (tmp_path / left).write_text("precious")
     with pytest.raises(FolderError, match="holds a run already"):
-        RunFolder(tmp_path)
+        RunFolder.new(tmp_path)
     assert (tmp_path / left).read_text() == "precious"
 
 
@@ -43,14 +43,14 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(FolderError, match="cannot make the run folder"):
-            RunFolder(path)
+            RunFolder.new(path)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(FolderError, match="Permission denied"):
-        RunFolder(tmp_path / "run")
+        RunFolder.new(tmp_path / "run")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES], ids=["read-only", "full", "forbidden"])
@@ -60,7 +60,7 @@ def test_a_disk_that_takes_no_folder_is_told(tmp_path: Path, number: int, monkey
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(FolderError, match=os.strerror(number)):
-        RunFolder(tmp_path / "run")
+        RunFolder.new(tmp_path / "run")
 
 
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +75,13 @@ def test_out_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_written_as_json(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.new(tmp_path)
     folder.write_summary({"scenario": "mine", "loss": None})
     assert json.loads(folder.summary.read_text()) == {"scenario": "mine", "loss": None}
 
 
 def test_the_curve_is_written_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.new(tmp_path)
     folder.write_curve(CURVE, "mine", "virtual time, s")
     with (tmp_path / "curve.csv").open(newline="") as file:
         rows = list(csv.reader(file))
@@ -90,12 +90,12 @@ def test_the_curve_is_written_as_numbers_and_as_a_picture(tmp_path: Path) -> Non
 
 
 def test_a_curve_without_accuracies_is_drawn_without_them(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write_curve([point._replace(accuracy=None) for point in CURVE], "mine", "time, s")
+    RunFolder.new(tmp_path).write_curve([point._replace(accuracy=None) for point in CURVE], "mine", "time, s")
     assert (tmp_path / "curve.png").exists()
 
 
 def test_a_run_that_was_never_evaluated_has_a_curve_of_nothing_and_no_picture(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write_curve([], "mine", "time, s")
+    RunFolder.new(tmp_path).write_curve([], "mine", "time, s")
     assert (tmp_path / "curve.csv").read_text().split() == ["time_s,updates,loss,accuracy"]
     assert not (tmp_path / "curve.png").exists()
 

@@ -28,7 +28,7 @@ def scenario(**tables: Any) -> Scenario:
         {
             "name": "small", "seed": 3, "model": {"layers": [64, 16, 10]}, "cluster": {"speed": "3 MFLOP/s", "start_up": "100 ms"},
             "protocol": {"kind": "downpour", "replicas": 2, "shards": 2, "evaluate_every": "200 ms", "stop": {"updates": 60}},
-            "fault": [{"kind": "pause", "target": "replica/1", "at": "300 ms", "for": "200 ms"}, {"kind": "slowdown", "target": "replica/1", "at": "1 h", "factor": 2}],
+            "fault": [{"kind": "pause", "target": "replica/1", "at": "750 ms", "for": "200 ms"}, {"kind": "slowdown", "target": "replica/1", "at": "1 h", "factor": 2}],
         } | tables, "small",
     )  # fmt: skip
     assert made is not None, mistakes
@@ -77,7 +77,7 @@ def test_the_summary_says_what_happened(summary: dict[str, Any]) -> None:
 
 def test_faults_say_what_they_bit_and_that_they_bit_nothing(summary: dict[str, Any]) -> None:
     pause, slowdown = summary["faults"]
-    assert (pause["kind"], pause["target"], pause["at_s"]) == ("pause", "replica/1", 0.3)
+    assert (pause["kind"], pause["target"], pause["at_s"]) == ("pause", "replica/1", 0.75)
     assert pause["bit"]["processes"] == 1
     assert not any(slowdown["bit"].values())
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from report.exits import Exit
+from report.folder import RunFolder
 from scenarios.load import bundled
 from sim.cli import main
 from sim.run import Run
@@ -115,7 +116,7 @@ def test_run_does_not_write_over_a_run(scenario: Callable[..., str]) -> None:
 def test_a_full_disk_is_one_message_and_exit_code_5(scenario: Callable[..., str], which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out").mkdir()
     Path("out", which).symlink_to("/dev/full")
-    monkeypatch.setattr("report.folder.RunFolder.__init__", lambda self, path: setattr(self, "path", path))  # it would refuse the link
+    monkeypatch.setattr("report.folder.RunFolder.new", RunFolder)  # it would refuse the link
     result = simctl("run", scenario(), "--out", "out")
     assert result.exit_code == Exit.NOT_WRITTEN
     assert "No space left on device" in result.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from models.catalogue import BUNDLED
 from scenarios.load import ScenarioError, bundled, load, role_names, validate
-from scenarios.plan import not_honoured, plan
+from scenarios.plan import not_honoured, plan, roles
 from scenarios.schema import HONOURED_BY, Scenario
 
 TIMING = """
@@ -279,6 +279,7 @@ def test_each_world_says_what_it_does_not_honour() -> None:
             "cluster": {"machines": 3},
             "network": {"latency": "1 s"},
             "fault": [{"kind": "pause", "target": "replica/0", "at": "1 s", "for": "1 s"}],
+            "placement": {"machines": 2},
             "exec": {"threads": 2},
         }
     )
@@ -318,9 +319,15 @@ def test_the_job_is_what_the_scenario_says() -> None:
     )
 
 
-def test_without_durability_no_snapshots_are_taken_whatever_their_interval() -> None:
-    scenario = loaded({"numerics": "timing", "model": {"layers": [64, 10]}, "protocol": {"kind": "downpour", "snapshot_every": "9 s"}})
-    assert plan(scenario).job.snapshot_every_s is None
+def test_every_time_follows_from_detect_within_unless_it_is_given() -> None:
+    scenario = loaded({"numerics": "timing", "model": {"layers": [64, 10]}, "protocol": {"kind": "downpour", "detect_within": "2 s"}})
+    job = plan(scenario).job
+    assert (job.timings.beat_s, job.deadline_s, job.durability) == (0.5, 20.0, "snapshot")
+
+
+def test_mirrors_are_roles_of_their_own() -> None:
+    scenario = loaded({"model": {"layers": [64, 10]}, "protocol": {"kind": "downpour", "shards": 2, "durability": "mirror"}})
+    assert [role.name for role in roles(scenario)][:4] == ["shard/0", "shard/1", "mirror/0", "mirror/1"]
 
 
 def test_more_shards_than_parameters_is_a_mistake() -> None:

@@ -24,7 +24,9 @@ shards = 2
 batch = 16
 rule = { kind = "adagrad", learning_rate = 0.05 }
 warmstart = "20 updates"
-deadline = "5 s"
+durability = "snapshot"
+snapshot_every = "1 s"
+detect_within = "5 s"
 evaluate_every = "1 s"
 stop = { updates = 500 }
 [cluster]
@@ -35,6 +37,9 @@ COMMANDS = {
     "sim": [sys.executable, "-P", "-c", "from sim.cli import main; main()", "run"],
     "exec": [sys.executable, "-P", "-c", "from exec.cli import main; main()", "launch"],
 }
+
+
+pytestmark = pytest.mark.timeout(400)  # whole jobs; where many share the machine, each takes its time
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +96,23 @@ def test_both_worlds_save_a_model_that_the_plain_module_loads(summaries):
         plain.load_state_dict(load_file(summary["model"]))
 
 
-def test_there_is_one_replica_and_one_shard_in_the_tree():
+def test_there_is_one_replica_one_shard_and_one_ledger_in_the_tree():
     root = Path(__file__).parents[2]
     sources = {path: path.read_text() for room in ("core", "sim", "exec") for path in (root / room).rglob("*.py")}
     assert [p.name for p, text in sources.items() if "async def replica(" in text] == ["downpour.py"]
     assert [p.name for p, text in sources.items() if "class Shard:" in text] == ["shard.py"]
+    assert [p.name for p, text in sources.items() if "class Membership:" in text] == ["membership.py"]
+    assert [p.name for p, text in sources.items() if "async def live_shard(" in text] == ["roles.py"]
+
+
+def test_both_worlds_keep_every_rule_and_have_the_same_roles_granted(summaries):
+    from core.checks import check
+    from core.journal import read
+
+    granted = {}
+    for world, summary in summaries.items():
+        with Path(summary["journal"]).open(encoding="utf-8") as lines:
+            records = list(read(lines))
+        assert check(records, one_clock=world == "sim").violations == []
+        granted[world] = {record.peer for record in records if record.event == "granted" and record.number == 1}
+    assert granted["sim"] == granted["exec"] == {"shard/0", "shard/1", "replica/0", "replica/1", "evaluator"}
