@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.experimental
 import torch
 
 from core.job import Job, Shared
@@ -73,7 +74,15 @@ class Fuzzer:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.envelopes = [encode_request(RUBBISH, 0, request) for request in specimens()]
-        self.kinds: list[Callable[[], list[bytes]]] = [self.noise, self.mutated, self.mutated, self.chunks, self.ticket, self.document, self.lies]
+        self.kinds: list[Callable[[], list[bytes]]] = [
+            self.noise,
+            self.mutated,
+            self.mutated,
+            self.chunks,
+            self.ticket,
+            self.document,
+            self.lies,
+        ]
 
     def call(self) -> list[bytes]:
         """The messages of one call."""
@@ -122,7 +131,9 @@ class Fuzzer:
 
     def document(self) -> list[bytes]:
         kind = self.random.choice(["beat", "report", "inquire", "conclude", "orders", "standing", "overview", "wish", ""])
-        text = self.random.choice([b"", b"{}", b"[]", b"null", b'{"reason":"a\\nb"}', b'{"reason":1}', b"[" * 5000, b'{"a":' * 999, b"\xff"])
+        text = self.random.choice(
+            [b"", b"{}", b"[]", b"null", b'{"reason":"a\\nb"}', b'{"reason":1}', b"[" * 5000, b'{"a":' * 999, b"\xff"]
+        )
         envelope = wire.RequestEnvelope(job="fuzz", sender=RUBBISH.name, incarnation=1, document=wire.Document(kind=kind, json=text))
         return [envelope.SerializeToString()]
 
@@ -157,11 +168,13 @@ def send_raw(address: str, bursts: list[bytes]) -> None:
 def send_calls(address: str, calls: list[list[bytes]]) -> Counter[str]:
     """Calls one after the other; how each ended, by gRPC's word or by the reply's."""
     ends: Counter[str] = Counter()
-    with grpc.insecure_channel(address, options=client_options(DEADLINE_S)) as channel:
-        begin = channel.stream_stream(METHOD)
+    options = (*client_options(DEADLINE_S), (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
+    with grpc.insecure_channel(address, options=options) as channel:
+        streaming, single = channel.stream_stream(METHOD), channel.unary_stream(METHOD)  # the latter costs no thread
         for messages in calls:
             try:
-                replies = list(begin(iter(messages), timeout=DEADLINE_S))
+                begun = single(messages[0], timeout=DEADLINE_S) if len(messages) == 1 else streaming(iter(messages), timeout=DEADLINE_S)
+                replies = list(begun)
                 ends[str(wire.ReplyEnvelope.FromString(replies[0]).WhichOneof("reply"))] += 1
             except grpc.RpcError as error:
                 ends[error.code().name.lower()] += 1

@@ -326,7 +326,7 @@ class Membership:
         role.life += 1
         role.state, role.machine, role.process, role.began_s = State.STARTING, machine.name, process, self.now()
         role.storage = machine.site.capacity.storage if role.keeps else ""
-        role.status = Status()
+        role.status, role.note = Status(), ""
         machine.processes[process] = role
         machine.site.taken[role.name] = role.needs
         self._orders += 1

@@ -25,6 +25,7 @@ from exec.chaos import Faults
 from exec.codec import Identity
 from exec.host import Host
 from exec.jobfile import NAME, Charge, JobFile
+from exec.nursery import end_with
 from exec.processes import Processes
 from exec.relaying import Relaying
 from models.errors import InputError
@@ -33,10 +34,12 @@ from scenarios.load import ScenarioError
 
 
 def main() -> None:
-    """Exit codes as `report/exits.py`."""
+    """Exit codes as `report/exits.py`.  A pid as argument: of the process with which it ends."""
     import setproctitle
 
     os.umask(0o077)  # an agent of another machine inherits none
+    if len(sys.argv) > 1 and sys.argv[1].isdigit():
+        end_with(int(sys.argv[1]), signal.SIGTERM)
     line = sys.stdin.readline()
     if not line:
         sys.exit("an agent is started by execctl launch, which tells it what job it is of")

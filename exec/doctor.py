@@ -64,7 +64,9 @@ class Asking:
         command = [*self.commands.through(machine), self.commands.python, "-P", "-"]
         pipe = asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | {"GRPC_VERBOSITY": "NONE"})
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | {"GRPC_VERBOSITY": "NONE"}
+            )
         except OSError as error:
             raise Unanswered(f"{shlex.join(command)}: {error.strerror}") from None
         assert process.stdin is not None
@@ -233,7 +235,9 @@ def disk(machine: str, answer: dict[str, Any], scenario: Scenario, made: Plan) -
     found = f"{answer['folder']}: {rate / 1e6:.0f} MB/s synced"
     if protocol.durability == "log":
         advice = "" if answer["push_s"] < Timings(protocol.detect_within).deadline_s else "a faster disk, or durability = 'mirror'"
-        return Line(machine, "disk", f"{found}; a push of {push_bytes(made) / 1e6:.3g} MB is logged in {in_words(answer['push_s'])}", advice)
+        return Line(
+            machine, "disk", f"{found}; a push of {push_bytes(made) / 1e6:.3g} MB is logged in {in_words(answer['push_s'])}", advice
+        )
     if protocol.durability == "snapshot":
         takes = push_bytes(made) * (1 + STATES[protocol.rule.kind]) / rate
         advice = "" if takes < protocol.snapshot_every / 2 else "a faster disk, more shards, or a longer protocol.snapshot_every"
@@ -287,7 +291,9 @@ async def network(asking: Asking, one: str, other: str, listen: str) -> Line:
                 receiver.kill()
             await receiver.wait()
     except (Unanswered, TimeoutError) as failure:
-        return Line(one, "network", f"{way}: {failure}", f"firewalls: every machine connects to every other, at any port of {listen}'s network")
+        return Line(
+            one, "network", f"{way}: {failure}", f"firewalls: every machine connects to every other, at any port of {listen}'s network"
+        )
     return Line(one, "network", f"{way}: {TRIED / sent['seconds'] / 1e6:,.0f} MB/s")
 
 

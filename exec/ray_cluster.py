@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from exec import addresses
 from exec.jobfile import Charge
 from exec.placing import AGAIN_AFTER_S, AGENT, GIVE_UP_AFTER, SOON_S, how_it_ended
 from report.exits import StartError
 
 NAMESPACE = "opendistbelief"
 ASK_EVERY_S = 0.5
+ANSWERS_WITHIN_S = 5.0
 LINGER_S = 10.0
 """How long an actor whose agent is done waits for somebody to ask for its last words."""
 
@@ -197,13 +201,15 @@ class RayAgents:
 def nodes(count: int | None) -> list[dict[str, Any]]:
     """Nodes of the cluster, as Ray describes them.  Raises StartError."""
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise StartError("placement.on = 'ray': Ray is not installed here; pip install 'opendistbelief[ray]'") from None
     address = os.environ.get("RAY_ADDRESS", "auto")
     try:
+        if ":" in address:  # Ray itself would go on trying for minutes
+            socket.create_connection(addresses.split(address.removeprefix("ray://")), ANSWERS_WITHIN_S).close()
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise StartError(f"placement.on = 'ray': no cluster at {address!r} ({reason}); start one with `ray start --head`") from None
     usable = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]

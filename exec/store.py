@@ -88,7 +88,7 @@ class FileStore:
 
     def read(self) -> asyncio.Future[Kept]:
         """See `core.node.Store`.  What is read may be changed; the entries raise StoreFailed."""
-        return self._do(self._read)
+        return self._do(lambda: kept(self.folder))
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> asyncio.Future[None]:
         """See `core.node.Store`.  The manifest may change as soon as this returns."""
@@ -96,8 +96,8 @@ class FileStore:
         return self._do(lambda: self._write(told, held))
 
     def append(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
-        """See `core.node.Store`.  The entries' numbers follow each other, and those of this life appended before."""
-        return self._do(lambda: self._append(entries))
+        """See `core.node.Store`.  The entries' numbers follow each other, and are higher than those appended before."""
+        return self._do(lambda: self._log.append(entries))
 
     def close(self) -> None:
         """Wait for what is under way; what has not begun never will."""
@@ -110,21 +110,24 @@ class FileStore:
         return asyncio.get_running_loop().run_in_executor(self._thread, self._carefully, work)
 
     def _carefully(self, work: Callable[[], R]) -> R:
+        """An operation, with a look for later lives before it begins, to save the trouble, and before it is said to be done."""
         try:
             if not self._claimed:
                 self._claim()
-            return work()
+            self._check()
+            result = work()
+            self._check()
         except OSError as error:
             with suppress(OSError):
-                self._check()  # a later life has perhaps removed what this one was about to use
+                self._check()  # a later life may have removed what this one was about to use
             raise failure(error, self.folder) from error
+        return result
 
     def _claim(self) -> None:
         make_folder(self.folder)
         with suppress(FileExistsError):
             os.close(create(self.folder / f"life.{self.life}"))
         sync(self.folder)
-        self._check()
         remove([claim for claim in listing(self.folder, "life") if claim.life < self.life])
         snapshots.discard_partial(self.folder, self.life)
         clear_trash(self.folder)
@@ -135,20 +138,9 @@ class FileStore:
         if (last := last_life(self.folder)) > self.life:
             raise Fenced(f"{self.folder} belongs to life {last} by now; this is {self.life}")
 
-    def _read(self) -> Kept:
-        found = kept(self.folder)
-        self._check()
-        return found
-
     def _write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> None:
-        self._check()
         self._log.rotate()
         snapshots.write(self.folder, self.life, manifest, vectors)
         self._check()
         snapshots.discard_older(self.folder, self.life)
         self._log.compact(manifest["position"])
-
-    def _append(self, entries: Sequence[Entry]) -> None:
-        self._check()
-        self._log.append(entries)
-        self._check()

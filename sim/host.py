@@ -171,7 +171,7 @@ class Host:
     # the caller's side
 
     def _arm(self) -> None:
-        self._timer = self.life.context.run(self.loop.call_at, self._outstanding[0].deadline_s, self._expire)
+        self._timer = self.loop.call_at(self._outstanding[0].deadline_s, self._expire, context=self.life.context)
 
     def _expire(self) -> None:
         outstanding = self._outstanding

@@ -22,6 +22,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from core.job import SUPERVISOR
 from scenarios.load import role_names, validate
 from scenarios.schema import Downpour, Scenario
 
@@ -36,7 +37,10 @@ STEP_MS = 50
 LONGEST_MS = 2000
 """Of a fault; as long as a middling job, and several deadlines."""
 
-KINDS = ("crash", "pause", "slowdown", "loss")
+KINDS = ("crash", "pause", "slowdown", "loss", "delay", "duplication")
+
+
+DURABILITIES = ("none", "snapshot", "mirror", "log")
 
 
 @functools.cache
@@ -45,7 +49,10 @@ def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 20, numerics: str = "timing") -> Tables:
+def clusters(
+    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 20, numerics: str = "timing",
+    durabilities: Sequence[str] = DURABILITIES,
+) -> Tables:  # fmt: skip
     """A healthy cluster and its job: at most so many replicas, shards, and pushes for each.  Real numerics bring an evaluator."""
     crowd = draw(st.integers(1, replicas))
     protocol: Tables = {
@@ -59,13 +66,14 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
         "warmstart": f"{draw(st.just(0) | st.integers(1, 6))} updates",
         "rule": {"kind": "sgd", "learning_rate": 1},
         "local_rate": 0,
-        "durability": draw(st.sampled_from(("snapshot", "none"))),
+        "durability": draw(st.sampled_from(durabilities)),
         "snapshot_every": draw(milliseconds(1, 300)),
+        "detect_within": draw(st.sampled_from(("100 ms", "200 ms", "500 ms"))),
         "deadline": draw(st.sampled_from(("300 ms", "1 s"))),
         "evaluate_every": "400 ms",
         "stop": {"updates": crowd * draw(st.integers(1, rounds))},
     }
-    roles = protocol["replicas"] + protocol["shards"] + (numerics == "real")
+    roles = len(role_names(Downpour.model_validate(protocol), real=numerics == "real"))
     return {
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
@@ -73,7 +81,7 @@ def clusters(draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int
         "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
         "protocol": protocol,
         "cluster": {
-            "machines": draw(st.just(roles) | st.integers(1, roles)),
+            "machines": draw(st.just(roles) | st.integers(1, roles + 2)),
             "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
             "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
             "memory": "100 MB/s",
@@ -94,6 +102,7 @@ def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[s
     protocol = Downpour.model_validate(cluster["protocol"])
     targets = [
         *role_names(protocol, real=cluster["numerics"] == "real"),
+        SUPERVISOR,
         *(f"machine/{number}" for number in range(cluster["cluster"]["machines"])),
     ]
     present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
@@ -122,6 +131,10 @@ def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_
         return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
     if kind == "loss":
         return one | {"for": lasting, "probability": draw(st.sampled_from((0.2, 0.5, 0.8, 1.0)))}
+    if kind == "delay":
+        return one | {"for": lasting, "by": draw(milliseconds(1, LONGEST_MS // 10))}
+    if kind == "duplication":
+        return one | {"for": lasting, "probability": draw(st.sampled_from((0.5, 1.0)))}
     return one | {"for": lasting}
 
 

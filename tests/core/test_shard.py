@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -11,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.job import Job, Shared, Stop
-from core.messages import Accepted, Ask, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
+from core.messages import Accepted, Ask, Entry, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
 from core.node import NOTHING
 from core.rules import Adagrad, Adam, Momentum, Rule, Sgd
-from core.shard import Shard, Snapshot
+from core.shard import Shard
 from core.vector import BLOCK, Phantom
 from core.work import Cost
 from tests.core.fakes import FakeNode
@@ -255,35 +256,23 @@ def test_a_large_slice_never_changes_while_its_reply_is_held_and_its_buffer_is_u
     assert set(one.parameters.tolist()) == {4.0}
 
 
-# snapshots
+# snapshots and entries
 
 
-def test_a_snapshot_falls_due_after_its_interval_and_at_the_end() -> None:
-    one, node = shard(Stop(updates=4), snapshot_every_s=10.0)
-    due = []
-    for number, time_s in enumerate((1.0, 10.0, 19.9, 20.5), start=1):
-        node.time_s = time_s
-        due.append(one.handle(push(number), REPLICA).persist)
-    assert [snapshot and snapshot.updates for snapshot in due] == [None, 2, None, 4]
-    assert due[3].finished == "4 updates"
-
-
-def test_without_durability_nothing_is_persisted() -> None:
-    one, node = shard()
-    node.time_s = 1e9
-    assert one.handle(push(1), REPLICA).persist is None
+def test_without_durability_nobody_waits() -> None:
+    one, _ = shard()
+    assert one.handle(push(1), REPLICA).durable is None
 
 
 def test_a_snapshot_never_changes_afterwards() -> None:
     one, _ = shard(rule=Momentum(1.0))
     one.handle(push(1), REPLICA)
-    snapshot = one.snapshot()
-    parameters, velocity = snapshot.parameters.clone(), snapshot.state["velocity"].clone()
+    manifest, vectors = one.snapshot()
+    before = {name: vector.clone() for name, vector in vectors.items()}
     one.handle(push(2), REPLICA)
-    assert torch.equal(snapshot.parameters, parameters)
-    assert torch.equal(snapshot.state["velocity"], velocity)
-    assert snapshot.last == {"replica/0": (1, 1)}
-    assert (snapshot.updates, snapshot.samples) == (1, 10)
+    assert all(torch.equal(vectors[name], before[name]) for name in ("parameters", "velocity"))
+    assert manifest["last"] == {"replica/0": [1, 1]}
+    assert (manifest["updates"], manifest["samples"], manifest["position"]) == (1, 10, 1)
 
 
 @pytest.mark.parametrize("make", [Sgd, Momentum, Adagrad, Adam], ids=lambda make: make.__name__)
@@ -291,10 +280,8 @@ def test_a_restored_shard_goes_on_exactly_as_if_nothing_had_happened(make: type[
     straight, _ = shard(rule=make(0.5))  # type: ignore[call-arg]
     for number in range(1, 4):
         straight.handle(push(number), REPLICA)
-    node = FakeNode(incarnation=2)
-    snapshot = straight.snapshot()
-    restored = Shard.restored(node, job(), snapshot, make(0.5))  # type: ignore[call-arg]
-    assert node.records == [("restored", "", 3, 0.0, "")]
+    manifest, vectors = straight.snapshot()
+    restored = Shard.restored(FakeNode(incarnation=2), job(), make(0.5), json.loads(json.dumps(manifest)), vectors)  # type: ignore[call-arg]
     assert isinstance(restored.handle(push(3), REPLICA).reply, Accepted)  # a repetition: counted already
     for number in range(4, 8):
         for one in (straight, restored):
@@ -303,35 +290,68 @@ def test_a_restored_shard_goes_on_exactly_as_if_nothing_had_happened(make: type[
     assert (restored.updates, restored.samples, restored.pushes.last) == (straight.updates, straight.samples, straight.pushes.last)
 
 
-def test_one_snapshot_can_be_restored_twice() -> None:
-    one, _ = shard(rule=Momentum(1.0))
-    one.handle(push(1), REPLICA)
-    snapshot = one.snapshot()
-    ends = []
-    for life in (2, 3):
-        again = Shard.restored(FakeNode(incarnation=life), job(), snapshot, Momentum(1.0))
-        again.handle(push(2), REPLICA)
-        ends.append(again.parameters)
-    assert torch.equal(*ends)
+class Remembered:
+    """A trail that only remembers."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def settled(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("make", [Sgd, Momentum, Adagrad, Adam], ids=lambda make: make.__name__)
+def test_repeating_the_entries_gives_the_same_bits(make: type[Rule]) -> None:
+    one, _ = shard(Stop(updates=6), rule=make(0.3))  # type: ignore[call-arg]
+    one.trail = trail = Remembered()
+    for number in range(1, 8):
+        one.handle(Push(number, torch.rand(WIDTH, dtype=torch.float64), 1, 10, 0), REPLICA)
+    assert [entry.number for entry in trail.entries] == list(range(1, 8)), "six pushes, and the end"
+    again, _ = shard(Stop(updates=6), rule=make(0.3))  # type: ignore[call-arg]
+    for entry in trail.entries:
+        again.replay(entry)
+    assert torch.equal(again.parameters, one.parameters)
+    assert (again.updates, again.samples, again.finished, again.position) == (6, 60, "6 updates", 7)
+    assert isinstance(again.handle(push(8), REPLICA).reply, Finished)
 
 
 def test_a_restored_shard_remembers_that_it_had_finished() -> None:
-    one, _ = shard(Stop(updates=1), snapshot_every_s=100.0)
-    snapshot = one.handle(push(1), REPLICA).persist
-    assert isinstance(snapshot, Snapshot)
-    again = Shard.restored(FakeNode(incarnation=2), job(Stop(updates=1)), snapshot, Sgd(1.0))
+    one, _ = shard(Stop(updates=1))
+    one.handle(push(1), REPLICA)
+    again = Shard.restored(FakeNode(incarnation=2), job(Stop(updates=1)), Sgd(1.0), *one.snapshot())
     assert isinstance(again.handle(push(2), REPLICA).reply, Finished)
 
 
 def test_phantoms_are_served_as_tensors_are() -> None:
-    node = FakeNode()
-    one = Shard(node, job(Stop(updates=2), snapshot_every_s=0.1), Phantom(WIDTH), Adagrad(1.0))
-    node.time_s = 1.0
-    outcome = one.handle(Push(1, Phantom(WIDTH), 1, 10, 0), REPLICA)
-    assert isinstance(outcome.reply, Accepted)
-    assert outcome.persist.updates == 1
+    one = Shard(FakeNode(), job(Stop(updates=2)), Phantom(WIDTH), Adagrad(1.0))
+    assert isinstance(one.handle(Push(1, Phantom(WIDTH), 1, 10, 0), REPLICA).reply, Accepted)
+    assert one.snapshot()[0]["vectors"] == ["parameters", "squares"]
     assert isinstance(one.handle(Push(2, Phantom(WIDTH + 1), 1, 10, 0), REPLICA).reply, Refusal)
     assert isinstance(one.handle(Fetch(), REPLICA).reply, Parameters)
+
+
+def test_a_fetch_is_laid_where_there_is_room_for_it() -> None:
+    one, _ = shard()
+    one.handle(push(1), REPLICA)
+    room = torch.zeros(WIDTH, dtype=torch.float64)
+    reply = one.handle(Fetch(room=room), REPLICA).reply
+    assert isinstance(reply, Parameters)
+    assert reply.vector is room
+    assert torch.equal(room, one.parameters)
+
+
+def test_shorter_types_travel_and_are_widened() -> None:
+    node = FakeNode()
+    one = Shard(node, job(wire="bfloat16"), torch.zeros(WIDTH), Sgd(1.0))
+    assert isinstance(one.handle(Push(1, mark(3, torch.bfloat16), 1, 10, 0), REPLICA).reply, Accepted)
+    assert tally(one) == {3: 1}
+    reply = one.handle(Fetch(), REPLICA).reply
+    assert isinstance(reply, Parameters)
+    assert reply.vector.dtype is torch.bfloat16
+    assert isinstance(one.handle(Push(2, mark(3, torch.float32), 1, 10, 0), REPLICA).reply, Refusal)
 
 
 # everything at once

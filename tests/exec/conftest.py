@@ -220,4 +220,3 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     yield make
     for one in made:
         one.clear()
-

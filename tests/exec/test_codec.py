@@ -155,7 +155,9 @@ def test_a_reply_comes_back_as_it_went(reply: Reply) -> None:
 
 
 def kinds_under(kind: type[Any]) -> set[type[Any]]:
-    return {below for child in kind.__subclasses__() for below in (child, *kinds_under(child)) if below.__module__.startswith(("core", "exec"))}
+    return {
+        below for child in kind.__subclasses__() for below in (child, *kinds_under(child)) if below.__module__.startswith(("core", "exec"))
+    }
 
 
 def test_no_message_is_left_out_above() -> None:
@@ -250,7 +252,10 @@ NONSENSE = {
     "a job of two lines": (request_envelope(job="a\nb", ask=wire.Ask()), Fault.UNDECODABLE),
     "a reason of two lines": (request_envelope(finish=wire.Finish(reason="a\nb")), Fault.UNDECODABLE),
     "a reason without end": (request_envelope(finish=wire.Finish(reason="a" * (TEXT_LIMIT + 1))), Fault.UNDECODABLE),
-    "a text that is no text": (request_envelope(finish=wire.Finish(reason="abcd")).replace(b"abcd", b"\xff\xfe\xfd\xfc"), Fault.UNDECODABLE),
+    "a text that is no text": (
+        request_envelope(finish=wire.Finish(reason="abcd")).replace(b"abcd", b"\xff\xfe\xfd\xfc"),
+        Fault.UNDECODABLE,
+    ),
     "a field nobody knows": (request_envelope(ask=wire.Ask()) + b"\xf8\x01\x01", Fault.UNDECODABLE),
     "fields in another order": (wire.RequestEnvelope(ask=wire.Ask()).SerializeToString() + request_envelope(), Fault.UNDECODABLE),
     "a field said twice": (request_envelope(ask=wire.Ask()) * 2, Fault.UNDECODABLE),

@@ -61,7 +61,9 @@ def test_a_machine_is_reached_through_the_command_of_its_agent():
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_machine_that_is_not_reached_is_named_with_what_to_try_by_hand():
-    line = found("placement.on='ssh'", "placement.hosts=['nowhere.invalid']", "placement.through=['false', '{host}']")["nowhere.invalid", "reached"]
+    line = found("placement.on='ssh'", "placement.hosts=['nowhere.invalid']", "placement.through=['false', '{host}']")[
+        "nowhere.invalid", "reached"
+    ]
     assert line.found == "exit code 1"
     assert "its name does not resolve here" in line.advice
     assert "false nowhere.invalid" in line.advice

@@ -38,7 +38,11 @@ def felled(durability: str) -> list[tuple[str, str, str]]:
     if not NIGHT:
         return SOME[durability]
     roles = (*ROLES, "mirror/0") if durability == "mirror" else ROLES
-    return [(who, way, moment) for who, way, moment in product(roles, WAYS, MOMENTS) if (who, way) not in {("nursery/0", "stop"), ("agent/0", "stop")}]
+    return [
+        (who, way, moment)
+        for who, way, moment in product(roles, WAYS, MOMENTS)
+        if (who, way) not in {("nursery/0", "stop"), ("agent/0", "stop")}
+    ]
 
 
 def wait_for(moment, running):
@@ -88,7 +92,7 @@ def test_whoever_is_felled_comes_back_and_nothing_that_was_promised_is_lost(job,
     assert (code, summary["reason"]) == (130, "Ctrl-C")
     assert not running.left()
     records = running.records()
-    findings = check(records, one_clock=False)
+    findings = check(records, one_clock=False, durability=durability)
     assert findings.violations == []
     if durability in ("mirror", "log"):
         acknowledged = {PushId(r.node, r.life, r.peer, r.number) for r in records if r.event == "acknowledged"}
@@ -111,4 +115,4 @@ def test_a_stopped_shard_is_replaced_within_three_seconds_and_changes_nothing_wh
     running.end()
     old = [record for record in running.records(node="shard/0") if record.life == 1]
     assert max(record.time_s for record in old) < restored.time_s
-    assert check(running.records(), one_clock=False).violations == []
+    assert check(running.records(), one_clock=False, durability="log").violations == []

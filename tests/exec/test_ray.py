@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.exec.conftest import EXECCTL
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'opendistbelief[ray]'")
 
@@ -25,12 +21,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    for _ in range(2):
-        nodes.add_node(num_cpus=2)
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    yield nodes
-    nodes.shutdown()
+    nodes = Cluster()
+    try:
+        for number in range(3):
+            nodes.add_node(num_cpus=2, **({} if number else {"include_dashboard": False}))
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        yield nodes
+    finally:
+        nodes.shutdown()
 
 
 @pytest.mark.timeout(300)
@@ -58,7 +56,7 @@ def test_a_node_that_is_taken_away_takes_its_roles_along_and_the_job_goes_on(job
 
 @pytest.mark.timeout(300)
 def test_an_agent_that_dies_is_started_again_on_its_node(job, cluster):
-    running = job(extra=PLACEMENT).begin()
+    running = job("protocol.stop.updates=1500", extra=PLACEMENT).begin()
     running.until(lambda: running.updates() > 20, within_s=120)
     at = running.now()
     running.signal("agent/1")
@@ -85,7 +83,6 @@ def ancestors(pid: int) -> list[int]:
     """Of a process, up to the first."""
     found = []
     while pid > 1:
-        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
-            pid = int(stat.read().rpartition(")")[2].split()[1])
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         found.append(pid)
     return found

@@ -213,14 +213,14 @@ def test_views_that_are_collected_in_the_middle_of_anything_stop_nothing(own: Se
 @pytest.mark.parametrize(("limit", "to"), [(resource.RLIMIT_FSIZE, SIZE - 1), (resource.RLIMIT_NOFILE, 3)])
 def test_where_there_is_no_room_there_is_no_segment_and_nothing_is_left(own: Segments, limit: int, to: int) -> None:
     before = resource.getrlimit(limit)
-    held = len(os.listdir("/proc/self/fd"))
+    held = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(limit, (to, before[1]))
     try:
         taken = own.take(SIZE)
     finally:
         resource.setrlimit(limit, before)
     assert taken is None
-    assert len(os.listdir("/proc/self/fd")) == held
+    assert len(list(Path("/proc/self/fd").iterdir())) == held
 
 
 def test_what_is_viewed_when_its_owner_closes_stays_whole_and_then_goes(own: Segments) -> None:
@@ -258,11 +258,11 @@ def test_a_server_keeps_only_so_many_mapped_and_finds_the_others_again(own: Segm
 
 
 OWNER = """
-import sys, torch
+import struct, sys
 from exec.codec import Identity
 from exec.shared_memory import Segments
 segment = Segments(Identity("0123456789ab", "replica/3", 2)).take(65536)
-segment.lay(torch.full((16384,), 7.0))
+segment.memory[:] = struct.pack("<f", 7.0) * 16384
 print(segment.name, flush=True)
 sys.stdin.read()
 """

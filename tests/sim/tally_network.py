@@ -29,6 +29,8 @@ class Mark(NamedTuple):
 class Marks:
     """A vector (`core.vector`) with one element for each shard, which counts marks.  A slice is a view, as torch's is."""
 
+    dtype = "marks"
+
     def __init__(self, elements: list[dict[Mark, float]], bytes_of_element: int) -> None:
         self.elements, self.bytes_of_element = elements, bytes_of_element
 
