@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(), help="on the disk to be measured")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix="durability-", dir=options.folder) as folder:
         found = asyncio.run(measure(options, Path(folder)))
     if options.json:
         print(json.dumps(found))

@@ -117,6 +117,9 @@ class Outcome:
 
 
 class Server(Protocol):
-    """Whoever serves: one call at a time, never awaiting, hence atomic."""
+    """Whoever serves: one call at a time, never awaiting, hence atomic.
+
+    A request's payload may be read until its reply is sent, and no longer: the caller writes there again.
+    """
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome: ...

@@ -81,7 +81,7 @@ class Shard:
         if isinstance(request, Join):
             self.pushes.join(sender)
         elif isinstance(request, Finish):
-            self.finish(request.reason, sender)
+            self.finish(request.reason or "told to", sender)
             return Outcome(self.progress(), durable=self.trail.settled())
         elif not isinstance(request, Ask):
             return self.refuse(sender, f"a shard does not serve {type(request).__name__}")

@@ -57,9 +57,9 @@ from exec.chaos import Fate, Interference
 from exec.client import Landed, Peer
 from exec.codec import Identity, Payload
 from exec.device import Device
+from exec.handshakes import Handshakes
 from exec.malformed import Fault, Malformed
 from exec.relay import Relay, Relayed
-from exec.handshakes import Handshakes
 from exec.server import Listener, NotDurable, ServerFailed
 from exec.shared_memory import Segments
 from exec.transport import Traffic

@@ -18,7 +18,6 @@ from core.node import Recorder
 from core.reports import Process
 from exec.handshakes import ENVIRONMENT
 from exec.jobfile import Charge
-from exec.shared_memory import sweep
 from report.exits import Exit
 
 PATIENCE_S = 3.0
@@ -230,7 +229,6 @@ class Processes:
     def _ended(self, child: Child, status: int) -> None:
         self.children.pop(child.process, None)
         child.ended.set_result(status)
-        sweep(self.charge.job.job, child.process.name, child.process.life)
         self.forget(child)
         code = os.waitstatus_to_exitcode(status)
         outcome, how = OUTCOMES.get(code, "crashed"), child.fate(status)

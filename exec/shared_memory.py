@@ -213,7 +213,3 @@ def opened(ticket: str, nbytes: int) -> Segment:
 def mapped(fd: int, nbytes: int) -> mmap.mmap:
     """Its pages at once: a fault for each 4 KiB would come to as much as copying them."""
     return mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
-
-
-def sweep(_job: str, _role: str, _life: int) -> None:
-    """Nothing is left to sweep up after a process."""

@@ -22,7 +22,7 @@ class Pieces:
     """A payload in the chunks it came in: a vector that is only read, a slice at a time.
 
     A rule takes a gradient block by block, and a block of float32 is a chunk (`core.vector.BLOCK`), so the chunks need not
-    be copied together first; a slice that crosses chunks is.  Nobody else holds them: it may be kept.
+    be copied together first; a slice that crosses chunks is.  Nobody else holds them.
     """
 
     __slots__ = ("chunks", "dtype", "nbytes")

@@ -7,6 +7,7 @@ very code that real machines run (`core/supervisor.py`, `core/agent.py`).  The s
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,13 +25,14 @@ from core.placement import Needs
 from core.roles import Promoted, live
 from core.shard import Shard
 from core.supervisor import supervisor
+from core.vector import Phantom
 from core.work import Diverged
 from scenarios.plan import Plan, roles
 from sim import faults
 from sim.device import Device, Machine
 from sim.hands import Hands, Running
 from sim.host import Host, Place
-from sim.loop import Life, SimLoop
+from sim.loop import Future, Life, SimLoop
 from sim.network import Network
 from sim.store import Disk, DiskStore
 from sim.toll import Toll
@@ -48,6 +50,13 @@ class Ledger(Membership):
         super().enter(phase)
         if phase == "over":
             self.on_over()
+
+
+class LedgerStore(DiskStore):
+    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write."""
+
+    def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
+        return super().write(manifest, vectors | {"ledger": Phantom(len(json.dumps(manifest)), 1)})
 
 
 class Cluster:
@@ -140,7 +149,10 @@ class Cluster:
         device = Device(self.loop, place.machine, jitter, scenario.cluster.jitter.sigma)
         disk = self.disks.setdefault((place.machine.name, name), Disk())
         begun = Life(name, life, self.loop)
-        store = DiskStore(begun, disk, place.machine, 1.0 if name == SUPERVISOR else self.plan.payload_scale)
+        if name == SUPERVISOR:
+            store: DiskStore = LedgerStore(begun, disk, place.machine, 1.0)
+        else:
+            store = DiskStore(begun, disk, place.machine, self.plan.payload_scale)
         return Host(
             begun, place, self.network, self.places, self.journal, device, own, store, job.deadline_s, self.plan.payload_scale
         )  # fmt: skip

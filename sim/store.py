@@ -39,8 +39,9 @@ class Disk:
         self.entries = [entry for entry in self.entries if entry.number > manifest["position"]]
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Entries that follow those there are."""
-        self.entries += [copied(entry) for entry in entries]
+        """Entries that follow those there are; a snapshot that was begun later may hold some of them already."""
+        position = self.manifest["position"] if self.manifest is not None else 0
+        self.entries += [copied(entry) for entry in entries if entry.number > position]
 
     def kept(self) -> Kept:
         return Kept(copy.deepcopy(self.manifest), {name: vector.clone() for name, vector in self.vectors.items()}, self.following())

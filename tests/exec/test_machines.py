@@ -15,6 +15,8 @@ import pytest
 
 from tests.exec.conftest import EXECCTL, Job
 
+pytestmark = pytest.mark.timeout(300)  # several machines' processes at once, on as few cores as there are
+
 LONGER = "protocol.stop.updates=1500"
 
 
@@ -45,7 +47,7 @@ def good_end(running: Job, updates: int = 1500) -> dict[str, Any]:
 
 def test_a_killed_agent_takes_its_roles_along_and_the_job_goes_on(job):
     running = job(LONGER, extra="[placement]\nmachines = 3\n").begin()
-    running.until(lambda: running.updates() > 100)
+    running.until(lambda: running.updates() > 100, within_s=90)
     assert len({home(running, role) for role in ("shard/0", "replica/0", "replica/1")}) == 3, "roles are spread"
     lost = home(running, "shard/0")
     running.signal(lost.replace("machine", "agent"))
@@ -173,7 +175,7 @@ with context.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])
 def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(job, cables, durability):
     running = job(LONGER, f"protocol.durability='{durability}'", extra=cables.placement())
     cables.begin(running)
-    running.until(lambda: running.updates() > 100)
+    running.until(lambda: running.updates() > 100, within_s=90)
     lost = home(running, "shard/0")
     cables.pull(lost)
     at = running.now()
@@ -190,7 +192,7 @@ def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(j
 def test_on_a_network_nobody_without_a_certificate_of_the_job_is_heard(job, cables):
     running = job(extra=cables.placement())
     cables.begin(running)
-    running.until(lambda: running.updates() > 10)
+    running.until(lambda: running.updates() > 10, within_s=90)
     assert (running.path / "certificates" / "operator.key").stat().st_mode & 0o077 == 0
     address = running.file_of_job.supervisor.split(":")
     ours = [str(running.path / "certificates" / f"operator.{kind}") for kind in ("pem", "key")]

@@ -21,6 +21,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
     nodes = Cluster()
     try:
         for number in range(3):
@@ -34,7 +35,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.timeout(300)
 def test_a_node_that_is_taken_away_takes_its_roles_along_and_the_job_goes_on(job, cluster):
     running = job("protocol.stop.updates=1500", extra=PLACEMENT).begin()
-    running.until(lambda: running.updates() > 100, within_s=120)
+    running.until(lambda: running.updates() > 50, within_s=120)
     homes = {record.peer: record.note for record in running.records("granted", "supervisor")}
     others = {node: {raylet(node).pid} for node in cluster.worker_nodes}
     moving, taken = next(

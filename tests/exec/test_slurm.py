@@ -70,6 +70,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
             until(lambda: idle() == "2", folder)
             yield folder
         finally:
+            subprocess.run(["scancel", "--me"], check=False)
+            until(lambda: idle() == "2" or any(daemon.poll() is not None for daemon in daemons), folder)  # steps outlive their daemon
             for daemon in reversed(daemons):
                 daemon.terminate()
             for daemon in daemons:
@@ -88,17 +90,18 @@ def until(condition, folder: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(300)
 def test_each_node_of_an_allocation_has_an_agent_that_is_started_again_if_it_dies(job, nodes):
     running = job("protocol.stop.updates=1000", extra="[placement]\non = 'slurm'\n")
     command = [*EXECCTL, "launch", str(running.file), "--out", str(running.path), *running.sets, "--json"]
     running.launcher = subprocess.Popen(
         ["salloc", "--quiet", "--nodes=2", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    running.until(lambda: running.updates() > 20)
+    running.until(lambda: running.updates() > 20, within_s=120)
     at = running.now()
     running.signal("agent/1")
     running.until(lambda: [one for one in running.records("enlisted") if one.time_s > at and one.peer == "machine/1"])
-    code, summary, complaints = running.end()
+    code, summary, complaints = running.end(within_s=120)
     assert (code, summary.get("status")) == (0, "done"), complaints
     assert summary["accuracy"] > 0.9
     assert not running.left()
