@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from core.attendance import Attendance
 from core.job import Job, mirror_of, role_number, shard_of
@@ -24,8 +24,6 @@ from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
 from core.work import Cost
-
-R = TypeVar("R")
 
 LOG_LIMIT = 8
 """A log longer than so many snapshots is replaced by a new snapshot: what a restart reads stays bounded."""
@@ -239,9 +237,10 @@ class Mirroring:
             self.node.record("persisted", self.mirror, manifest["updates"])
             self.trail.held_by(manifest["position"])
 
-    async def ask(self, request: Request[R]) -> R | None:
+    async def ask(self, request: Request[Any]) -> Any:
         """The mirror's answer, None if there is another life of it meanwhile: one that is gone must not be waited for."""
-        flight, life = Flight(self.node, self.mirror, request, self.deadline_s), self._life
+        flight: Flight[Any] = Flight(self.node, self.mirror, request, self.deadline_s)
+        life = self._life
         while (reply := flight.landed()) is None and self._life == life:
             await asyncio.wait([flight.future, self._moved], return_when=asyncio.FIRST_COMPLETED)
         return reply

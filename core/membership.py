@@ -246,7 +246,8 @@ class Membership:
         asleep_s = now - self._looked_s - 2 * self.timings.beat_s
         self._looked_s = now
         if asleep_s > 0:
-            for one in (*self.roles.values(), *self.machines.values()):
+            both: tuple[Role | Machine, ...] = (*self.roles.values(), *self.machines.values())
+            for one in both:
                 one.heard_s += asleep_s
 
     def patience_s(self, role: Role) -> float:

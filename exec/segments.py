@@ -198,8 +198,8 @@ def extent_at(file: FileIO, offset: int) -> Extent | None:
     if len(prefix) < PREFIX.size or CHECKSUM.pack(crc32(prefix[: -CHECKSUM.size])) != prefix[-CHECKSUM.size :]:
         return None
     _, header_bytes, gradient_bytes, behind, _ = PREFIX.unpack(prefix)
-    *ends, end = accumulate((offset + PREFIX.size, header_bytes, gradient_bytes, CHECKSUM.size))
-    return Extent(*ends, end, end + behind)
+    header, gradient, checksum, end = accumulate((offset + PREFIX.size, header_bytes, gradient_bytes, CHECKSUM.size))
+    return Extent(header, gradient, checksum, end, end + behind)
 
 
 def read_record(file: FileIO, extent: Extent) -> Entry | None:

@@ -173,7 +173,9 @@ class Cluster:
             raise error
         self.close(host)
         result = None if error is not None else exited.result()
-        self.record("ended", host.name, host.incarnation, note=one_line(str(error or ("promoted" if isinstance(result, Promoted) else "done"))))
+        self.record(
+            "ended", host.name, host.incarnation, note=one_line(str(error or ("promoted" if isinstance(result, Promoted) else "done")))
+        )
         if isinstance(result, Promoted):
             self.live(running, result.role, result.life, result.shard)
             return

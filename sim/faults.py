@@ -19,7 +19,6 @@ from core.job import SUPERVISOR
 from scenarios.schema import Crash
 from sim.device import Machine
 from sim.host import REQUEST, Call, Host
-from sim.network import Meddler
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -157,7 +156,7 @@ class Duplication(Meddling):
         return 0.0
 
 
-def meddle(kind: Callable[[Injected, Cluster, random.Random], Meddler], one: Injected, cluster: Cluster, stream: random.Random) -> None:
+def meddle(kind: type[Meddling], one: Injected, cluster: Cluster, stream: random.Random) -> None:
     meddler, meddlers = kind(one, cluster, stream), cluster.network.meddlers
     meddlers.append(meddler)
     if one.fault.for_ is not None:

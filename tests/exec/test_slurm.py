@@ -80,7 +80,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def idle() -> str:
     """How many nodes are."""
-    return subprocess.run(["sinfo", "--noheader", "--states=idle", "--format=%D"], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        ["sinfo", "--noheader", "--states=idle", "--format=%D"], capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def until(condition, folder: Path) -> None:
