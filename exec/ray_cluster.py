@@ -50,26 +50,25 @@ class Keeper:
 
     def __init__(self, charge: str, machine: str) -> None:
         self.charge, self.machine = charge, machine
-        self.output = Path(tempfile.mkstemp(prefix="opendistbelief-", suffix=".log")[1])
+        self._nameless = tempfile.TemporaryFile()  # noqa: SIM115  gone with the actor, however that ends
+        self.output = Path(f"/proc/self/fd/{self._nameless.fileno()}")
         self.ends, self.fate, self.over = 0, "", False
-        self.agent: subprocess.Popen[bytes] | None = None
-        self._heard = threading.Event()
         threading.Thread(target=self.keep, daemon=True).start()  # the agent ends with the thread that started it
 
     def keep(self) -> None:
-        while not self.over:
+        while True:
             began = time.monotonic()
             code = self.run()
-            if code == 0 or self.over:
+            if code == 0:
                 break
             self.ends = self.ends + 1 if time.monotonic() - began < SOON_S else 1
             self.fate = how_it_ended(self.machine, code, self.output)
             if self.ends >= GIVE_UP_AFTER:
                 break
             if self.ends > 1:
-                self._heard.wait(AGAIN_AFTER_S * 2 ** (self.ends - 1))
+                time.sleep(AGAIN_AFTER_S * 2 ** (self.ends - 1))
         self.over = True
-        self._heard.wait(LINGER_S)
+        time.sleep(LINGER_S)
         self.leave()
 
     def run(self) -> int:
@@ -77,19 +76,18 @@ class Keeper:
         command = [sys.executable, *AGENT, str(os.getpid())]
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRPC_VERBOSITY": "NONE"}
         with self.output.open("ab") as log:
-            self.agent = subprocess.Popen(
+            agent = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )  # fmt: skip
-        assert self.agent.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self.agent.stdin as stdin:
+        assert agent.stdin is not None
+        with contextlib.suppress(BrokenPipeError), agent.stdin as stdin:
             stdin.write(self.charge.encode() + b"\n")
-        return self.agent.wait()
+        return agent.wait()
 
     def leave(self) -> None:
         """End the actor; Ray would start again one that merely exits."""
         import ray
 
-        self.output.unlink(missing_ok=True)
         ray.kill(ray.get_runtime_context().current_actor)
 
     # what the launcher asks for
@@ -99,12 +97,6 @@ class Keeper:
         with self.output.open("rb") as file:
             file.seek(known)
             return News(file.read(), self.ends, self.fate, self.over)
-
-    def end(self, number: int) -> None:
-        """Send the agent that signal, and start no other."""
-        self.over = True
-        if self.agent is not None:
-            self.agent.send_signal(number)  # of one that has ended: nothing
 
 
 @dataclass(slots=True, eq=False)
@@ -212,6 +204,7 @@ def nodes(count: int | None) -> list[dict[str, Any]]:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise StartError(f"placement.on = 'ray': no cluster at {address!r} ({reason}); start one with `ray start --head`") from None
+    ray._private.worker._worker_logs_enabled = False  # there is no public way to keep its warnings off our standard output
     usable = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     usable.sort(key=lambda node: (node["NodeManagerAddress"], node["NodeID"]))
     if not usable or (count or 0) > len(usable):

@@ -7,6 +7,7 @@ very code that real machines run (`core/supervisor.py`, `core/agent.py`).  The s
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ class Cluster:
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Do it then, in no life's context."""
-        self.loop.call_at(time_s, action)
+        self.loop.call_at(time_s, action, context=contextvars.Context())
 
     def record(self, event: str, peer: str = "", number: int = 0, value: float = 0.0, note: str = "") -> None:
         self._record(event, peer, number, value, note)
@@ -159,16 +160,20 @@ class Cluster:
 
     def live(self, running: Running, name: str, life: int, inherited: Shard | None = None) -> None:
         """A life of a role begins in that process."""
-        running.host = self.hosts[name] = host = self.host(name, life, Place(running.hands.machine))
+        running.host = host = self.host(name, life, Place(running.hands.machine))
+        if name not in self.hosts or life > self.hosts[name].incarnation:  # one that was stopped may begin after its successor
+            self.hosts[name] = host
         self.record("started", name, life, note=host.machine.name)
         self.toll.back(name)
         host.introduce(SUPERVISOR, 0, SUPERVISOR)
         host.life.start(live(host, self.plan, inherited))
-        host.life.exited.add_done_callback(partial(self.exited, running, host))
+        host.life.exited.add_done_callback(partial(self.exited, running, host), context=contextvars.Context())
 
     def exited(self, running: Running, host: Host, exited: asyncio.Future[Any]) -> None:
         """A life came to its end by itself, and with it the process, unless that goes on as the shard it mirrored."""
         error = exited.exception()
+        if not host.life.up:
+            return  # it was killed at the very moment
         if error is not None and not isinstance(error, Diverged | StoreFailed | Outlived | Refused):
             raise error
         self.close(host)
@@ -246,7 +251,7 @@ class Cluster:
         self.record("started", SUPERVISOR, life, note=self.head.name)
         self.toll.back(SUPERVISOR)
         host.life.start(supervisor(host, self.membership))
-        host.life.exited.add_done_callback(self.supervised)
+        host.life.exited.add_done_callback(self.supervised, context=contextvars.Context())
 
     def supervised(self, exited: asyncio.Future[Any]) -> None:
         """The supervisor has come to its end by itself: only when everything is over, or its disk is."""

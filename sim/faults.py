@@ -157,7 +157,8 @@ class Duplication(Meddling):
 
 
 def meddle(kind: type[Meddling], one: Injected, cluster: Cluster, stream: random.Random) -> None:
-    meddler, meddlers = kind(one, cluster, stream), cluster.network.meddlers
+    meddler: Any = kind(one, cluster, stream)
+    meddlers = cluster.network.meddlers
     meddlers.append(meddler)
     if one.fault.for_ is not None:
         cluster.at(cluster.now() + one.fault.for_, lambda: meddlers.remove(meddler))

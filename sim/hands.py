@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ class Hands:
         self.host = self.cluster.host(agent_name(self.number), self.boots, Place(self.machine))
         self.host.introduce(SUPERVISOR, 0, SUPERVISOR)
         self.host.life.start(self.serve(self.host))
-        self.host.life.exited.add_done_callback(self.orphaned)
+        self.host.life.exited.add_done_callback(self.orphaned, context=contextvars.Context())
 
     async def serve(self, host: Host) -> str:
         timings, capacity = self.cluster.plan.job.timings, Capacity(storage=self.machine.name)
@@ -86,10 +87,14 @@ class Hands:
         self.schedule(self.running[process])
 
     def schedule(self, running: Running) -> None:
-        """It is up after `start_up`, counted from when nothing keeps it from starting; that may be never."""
+        """It is up after `start_up`, counted from when nothing keeps it from starting; that may be never.
+
+        As its agent's child: on a machine that stands still nothing starts up.
+        """
+        assert self.host is not None
         begins_s = max(self.cluster.now(), self.cluster.holds.get(running.process.name, 0.0)) + self.cluster.start_up_s
         if begins_s < float("inf"):
-            self.cluster.at(begins_s, partial(self.begin, running))
+            self.cluster.loop.call_at(begins_s, self.begin, running, context=self.host.life.context)
 
     def begin(self, running: Running) -> None:
         if self.running.get(running.process) is not running:

@@ -8,6 +8,7 @@ earliest, since calls of one host have the same patience and so end in the order
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ class Host:
         """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
         cut_off = [call for call in self._outstanding if call.to is place and not call.done()]
         for call in cut_off:
-            self.loop.call_later(self.network.latency_s, self._reset, call)
+            self.loop.call_later(self.network.latency_s, self._reset, call, context=contextvars.Context())
         return len(cut_off)
 
     def _reset(self, call: Call) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.checks import RULES, PushId, check
 from core.journal import LEGEND, Record
 
+SUPERVISOR = "supervisor", 1
 R1, R2, S1, S2 = ("replica/0", 1), ("replica/0", 2), ("shard/0", 1), ("shard/0", 2)
 
 
@@ -73,8 +76,13 @@ BROKEN: list[tuple[str, tuple[int, ...], tuple[tuple[object, ...], ...]]] = [
     ("acknowledged once", (3, 5), (pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1), (S2, "restored", "", 0), applied(S2, R1, 1))),
     ("outlived", (2, 3), (pushed(R1, 1), (R2, "joined", "shard/0", 0), applied(S1, R1, 1))),
     ("the dead are silent", (1, 2), (of_cluster("crashed", "replica/0", 1), pushed(R1, 1))),
-    ("the dead are silent", (1, 2), ((R2, "joined", "shard/0", 0), pushed(R1, 1))),
-    ("restored what was durable", (3,), (pushed(R1, 1), applied(S1, R1, 1), (S2, "restored", "", 1))),
+    ("lives are granted once", (1,), (of_cluster("started", "shard/0", 1),)),
+    (
+        "lives are granted once",
+        (2, 3),
+        ((SUPERVISOR, "granted", "shard/0", 1), of_cluster("started", "shard/0", 1), of_cluster("started", "shard/0", 1)),
+    ),
+    ("restored what was durable", (4,), (pushed(R1, 1), applied(S1, R1, 1), of_cluster("crashed", "shard/0", 1), (S2, "restored", "", 1))),
     ("restored what was durable", (3,), (pushed(R1, 1), applied(S1, R1, 1), (S2, "finished", "", 0))),
     ("a snapshot counts its updates", (1,), ((S1, "persisted", "", 1),)),
     ("finished is finished", (1, 3), ((S1, "finished", "", 0), pushed(R1, 1), applied(S1, R1, 1))),
@@ -93,7 +101,31 @@ def test_a_broken_rule_is_named_with_the_lines_that_prove_it(
 
 
 def test_every_rule_is_broken_once() -> None:
-    assert {rule for rule, _, _ in BROKEN} == set(RULES)
+    assert {rule for rule, _, _ in BROKEN} | {"nothing acknowledged is lost"} == set(RULES)
+
+
+LOST = (
+    pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1),
+    of_cluster("crashed", "shard/0", 1), (S2, "restored", "", 0),
+)  # fmt: skip
+"""A push is acknowledged, and the next life begins without it."""
+
+
+@pytest.mark.parametrize("durability", ["mirror", "log"])
+def test_nothing_acknowledged_is_lost_where_that_was_promised(durability: Any) -> None:
+    found = check(journal(*LOST), durability=durability).violations
+    assert "nothing acknowledged is lost" in {violation.rule for violation in found}
+
+
+def test_a_snapshot_promises_less() -> None:
+    assert check(journal(*LOST), durability="snapshot").violations == []
+
+
+def test_what_a_life_applies_after_its_successor_has_begun_does_not_count() -> None:
+    zombie = (pushed(R1, 1), (S1, "persisted", "", 0), (S2, "restored", "", 0), applied(S1, R1, 1), acknowledged(R1, 1))
+    assert check(journal(*zombie), durability="snapshot").violations == []
+    assert check(journal(*zombie), durability="snapshot").surviving == {"shard/0": []}
+    assert [v.rule for v in check(journal(*zombie), durability="log").violations] == ["nothing acknowledged is lost"]
 
 
 def test_nothing_is_made_of_the_order_of_lines_that_different_clocks_wrote() -> None:
