@@ -179,7 +179,7 @@ class _Reader:
         if self.durability == "mirror" and len(self.copies_lost.get(shard, ())) > 1:
             return updates <= len(before.history)
         if self.one_clock and self.durability not in ("mirror", "log"):
-            told_all = ((shard, earlier) in self.crashed and self.paused.get(shard, 0) < line) or not before.history
+            told_all = ((shard, earlier) in self.crashed and self.paused.get(shard, 0) <= line) or not before.history
             return updates == durable if told_all else durable <= updates <= len(before.history)
         return durable <= updates <= len(before.history)
 
