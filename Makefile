@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check hunt bench wire clean
+.PHONY: run test check hunt slow bench wire clean
 
 run: $(READY)
 	$(BIN)/simctl run scenarios/quickstart.toml
@@ -22,9 +22,14 @@ check: $(READY)  ## style, types and the direction of imports
 hunt: $(READY)  ## a long search for failures; see docs/TESTING.md
 	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/sim/test_failures.py --timeout=0
 
+slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
+	$(BIN)/python -m pytest tests/exec -m slow -n 0
+
 bench: $(READY)
 	$(BIN)/python bench/messages.py
 	$(BIN)/python bench/wire.py
+	$(BIN)/python bench/durability.py
+	$(BIN)/python bench/straggler.py
 
 wire: $(READY)  ## regenerate the protobuf modules
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. exec/wire/*.proto

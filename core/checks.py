@@ -222,7 +222,7 @@ class _Reader:
             self.broken("a snapshot counts its updates", what, shard.durable[1], line)
         shard.kept[record.peer] = record.number
         shard.durable = max(shard.durable, (record.number, line))
-        if record.peer:
+        if record.peer and (record.node, record.life + 1) not in self.granted:
             # whose successor has been granted is one of the two copies no more; who has just been lost may have been one of them
             lost = self.copies_lost.get(record.node, set())
             self.copies_lost[record.node] = {(name, life) for name, life in lost if (name, life + 1) not in self.granted}

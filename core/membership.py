@@ -29,6 +29,10 @@ MACHINE = 3
 """So many times longer may be silent an agent: its roles speak for themselves, and nothing begins where nobody is heard."""
 
 
+GATHERING = 6
+"""The part of the time to start within that roles wait for machines, so as to be spread over them: one in so many."""
+
+
 class State(enum.StrEnum):
     """Of a role."""
 
@@ -89,12 +93,14 @@ class Membership:
     """One job's roles and machines."""
 
     def __init__(
-        self, roles: Iterable[Role], timings: Timings, *, now: Callable[[], float], record: Recorder, life: int = 1, start_within_s: float = 60.0
+        self, roles: Iterable[Role], timings: Timings, *, now: Callable[[], float], record: Recorder, life: int = 1, start_within_s: float = 60.0,
+        machines: int = 1,
     ) -> None:  # fmt: skip
-        """`life`: the supervisor's own, which orders what its lives say."""
+        """`life`: the supervisor's own, which orders what its lives say.  `machines`: how many are to come, over which roles are spread."""
         self.roles = {role.name: role for role in roles}
         self.timings, self.now, self.record, self.start_within_s = timings, now, record, start_within_s
         self.machines: dict[str, Machine] = {}
+        self.expected = machines
         self.phase, self.verdict, self.reason = "starting", "", ""
         self.since_s = now()
         """When the phase began."""
@@ -304,9 +310,15 @@ class Membership:
             self.settle(role, machine, process)
             self._promotions[process] = role.life
 
+    def gathered(self, now: float) -> bool:
+        """Is every machine there, or was there time enough?  Else the first one to come would get all the roles."""
+        return self.phase != "starting" or len(self.machines) >= self.expected or now - self.since_s > self.start_within_s / GATHERING
+
     def fill(self) -> None:
         """A place for every role that waits for one."""
         now = self.now()
+        if not self.gathered(now):
+            return
         waiting = [role for role in self.roles.values() if role.state is State.WAITING and role.not_before_s <= now]
         sites = {m.name: m.site for m in self.machines.values() if self.hears(m)} if waiting else {}
         for role in waiting:

@@ -146,8 +146,8 @@ class Launch:
         self._life = life = last_life(self.folder / "store" / SUPERVISOR) + 1
         with (self.folder / "logs" / f"supervisor.{life}.log").open("wb") as log:
             self._supervisor = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "exec.supervising", str(self.folder), str(life), stdin=asyncio.subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, env=os.environ | (ENVIRONMENT if self.job.secure else {"GRPC_VERBOSITY": "NONE"}),
+                sys.executable, "-P", "-m", "exec.supervising", str(self.folder), str(life), str(len(self.backend.machines)),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=os.environ | (ENVIRONMENT if self.job.secure else {"GRPC_VERBOSITY": "NONE"}),
             )  # fmt: skip
         pids = self.folder / "pids"
         pids.mkdir(mode=0o700, exist_ok=True)

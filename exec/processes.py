@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.job import SUPERVISOR, role_kind, shard_of
+from core.job import role_kind, shard_of
 from core.node import Recorder
 from core.reports import Process
 from exec.handshakes import ENVIRONMENT
@@ -178,12 +178,12 @@ class Processes:
         await gone(self.left_behind(), PATIENCE_S)
 
     def left_behind(self) -> list[int]:
-        """Processes of this job that somebody before us began here."""
+        """Processes of this job that somebody before us began here: machines that share the run folder share the pids in it."""
         left = []
         for path in (self.folder / "pids").iterdir():
             with contextlib.suppress(ValueError, OSError):
                 pid = int(path.read_text())
-                if f"job={self.charge.job.job[:8]}" in Path(f"/proc/{pid}/cmdline").read_text() and path.name != SUPERVISOR:
+                if f" machine={self.charge.number} job={self.charge.job.job[:8]}" in Path(f"/proc/{pid}/cmdline").read_text():
                     left.append(pid)
         return left
 

@@ -56,7 +56,7 @@ def entitle(charge: Charge, process: Process) -> None:
     """As an operator sees it among all processes."""
     import setproctitle
 
-    setproctitle.setproctitle(f"execctl role={process.name} life={process.life} job={charge.job.job[:8]}")
+    setproctitle.setproctitle(f"execctl role={process.name} life={process.life} machine={charge.number} job={charge.job.job[:8]}")
 
 
 async def lives(charge: Charge, folder: Path, process: Process, made: Plan) -> int:

@@ -36,14 +36,14 @@ from scenarios.schema import Scenario
 
 
 def main() -> None:
-    """`python -P -m exec.supervising RUN LIFE`; exit codes as `report/exits.py`, the last line of its log says why."""
+    """`python -P -m exec.supervising RUN LIFE MACHINES`; exit codes as `report/exits.py`, the last line of its log says why."""
     import setproctitle
 
     job, life = JobFile.of(Path(sys.argv[1])), int(sys.argv[2])
     setproctitle.setproctitle(f"execctl role=supervisor life={life} job={job.job[:8]}")
     scenario = job.load()
     try:
-        membership = asyncio.run(serve(job, scenario, life))
+        membership = asyncio.run(serve(job, scenario, life, int(sys.argv[3])))
     except (AddressInUse, StoreFailed) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(Exit.NOT_STARTED if isinstance(error, AddressInUse) else Exit.NOT_WRITTEN)
@@ -53,7 +53,7 @@ def main() -> None:
     sum_up(job, scenario, overview.verdict, overview.reason)
 
 
-async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
+async def serve(job: JobFile, scenario: Scenario, life: int, machines: int) -> Membership:
     """One life of the supervisor."""
     folder = Path(job.folder)
     timings = Timings(scenario.protocol.detect_within)
@@ -66,8 +66,9 @@ async def serve(job: JobFile, scenario: Scenario, life: int) -> Membership:
         ) as host:  # fmt: skip
             host.folder = folder
             membership = Membership(
-                roles(scenario), timings, now=host.now, record=host.record, life=life, start_within_s=scenario.exec.start_within
-            )
+                roles(scenario), timings, now=host.now, record=host.record, life=life, start_within_s=scenario.exec.start_within,
+                machines=machines,
+            )  # fmt: skip
             host.record("started", SUPERVISOR, life, note=f"process, at {job.supervisor}")
             beside: list[asyncio.Future[Any]] = [host.failure]
             if scenario.exec.metrics or scenario.exec.tensorboard:

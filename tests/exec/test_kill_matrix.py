@@ -15,7 +15,7 @@ import pytest
 
 from core.checks import PushId, check
 
-pytestmark = pytest.mark.timeout(400)  # whole jobs; where many share the machine, each takes its time
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
 
 NIGHT = os.environ.get("EXEC_MATRIX") == "night" or os.environ.get("HYPOTHESIS_PROFILE") == "night"
 WAYS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
@@ -71,7 +71,7 @@ def whole_again(running, durability):
     running.until(so)
 
 
-@pytest.mark.parametrize("durability", SOME)
+@pytest.mark.parametrize("durability", [pytest.param("none", marks=pytest.mark.slow), pytest.param("snapshot", marks=pytest.mark.slow), "mirror", "log"])
 def test_whoever_is_felled_comes_back_and_nothing_that_was_promised_is_lost(job, durability):
     machines = 2 if durability == "mirror" else 1
     wanted = ("protocol.stop.updates=1_000_000", f"protocol.durability='{durability}'", f"placement.machines={machines}")

@@ -13,7 +13,7 @@ from core.checks import check
 from scenarios.load import load
 from scenarios.plan import plan
 
-pytestmark = pytest.mark.timeout(400)  # whole jobs; where many share the machine, each takes its time
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
 
 ENDLESS = "protocol.stop.updates=1_000_000"
 
@@ -36,7 +36,7 @@ def test_a_killed_replica_and_a_killed_evaluator_come_back_and_the_summary_tells
     assert summary["bytes"] > 2 * 400 * part * 0.9
 
 
-@pytest.mark.parametrize("durability", ["none", "snapshot"])
+@pytest.mark.parametrize("durability", [pytest.param("none", marks=pytest.mark.slow), "snapshot"])
 def test_a_killed_shard_comes_back_alone(job, durability):
     running = job(f"protocol.durability='{durability}'").begin()
     running.until(lambda: running.records("persisted", "shard/0") if durability == "snapshot" else running.updates() > 50)
@@ -73,6 +73,7 @@ def test_ctrl_c_keeps_the_model_and_leaves_nobody_behind(job):
     assert not running.left()
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_it_at_once(job):
     running = job(ENDLESS).begin()
     running.until(lambda: running.updates() > 20)
@@ -113,6 +114,7 @@ def test_a_loss_that_is_no_number_fails_the_job_and_names_the_minibatch(job):
     assert "minibatch" in summary["reason"]
 
 
+@pytest.mark.slow
 def test_replicas_that_die_again_and_again_are_given_up_and_the_job_fails(job):
     running = job(ENDLESS).begin()
     running.until(lambda: running.updates() > 5)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.exec.conftest import EXECCTL, Job
 
-pytestmark = pytest.mark.timeout(300)  # several machines' processes at once, on as few cores as there are
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("jobs")]  # several machines' processes at once, on as few cores as there are
 
 LONGER = "protocol.stop.updates=1500"
 
@@ -45,6 +45,7 @@ def good_end(running: Job, updates: int = 1500) -> dict[str, Any]:
 # side by side on this machine
 
 
+@pytest.mark.slow
 def test_a_killed_agent_takes_its_roles_along_and_the_job_goes_on(job):
     running = job(LONGER, extra="[placement]\nmachines = 3\n").begin()
     running.until(lambda: running.updates() > 100, within_s=90)
@@ -61,6 +62,7 @@ def test_a_killed_agent_takes_its_roles_along_and_the_job_goes_on(job):
     good_end(running)
 
 
+@pytest.mark.slow
 def test_what_machines_write_on_their_own_disks_is_brought_to_the_run_folder(job):
     running = job(extra="[placement]\nmachines = 3\nstorage = 'machine'\n").begin()
     good_end(running, 400)
@@ -171,7 +173,7 @@ with context.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("durability", ["snapshot", "mirror"])
+@pytest.mark.parametrize("durability", [pytest.param("snapshot", marks=pytest.mark.slow), "mirror"])
 def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(job, cables, durability):
     running = job(LONGER, f"protocol.durability='{durability}'", extra=cables.placement())
     cables.begin(running)
@@ -189,6 +191,7 @@ def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(j
     good_end(running)
 
 
+@pytest.mark.slow
 def test_on_a_network_nobody_without_a_certificate_of_the_job_is_heard(job, cables):
     running = job(extra=cables.placement())
     cables.begin(running)

@@ -21,7 +21,7 @@ from core.job import SUPERVISOR
 from core.journal import read
 from tests.exec.conftest import Job, execctl
 
-pytestmark = pytest.mark.timeout(400)  # whole jobs; where many share the machine, each takes its time
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
 
 ENDLESS = "protocol.stop.updates=1_000_000"
 
@@ -162,6 +162,7 @@ def copy_of(ruin: Job, folder: Path) -> Job:
     return copied
 
 
+@pytest.mark.slow
 def test_a_job_whose_processes_were_all_killed_goes_on_where_it_was(ruin, tmp_path):
     running = copy_of(ruin, tmp_path)
     try:
@@ -175,6 +176,7 @@ def test_a_job_whose_processes_were_all_killed_goes_on_where_it_was(ruin, tmp_pa
     assert check(running.records(), one_clock=False).violations == []
 
 
+@pytest.mark.slow
 def test_a_corrupted_store_is_named_and_nothing_is_made_of_it(ruin, tmp_path):
     running = copy_of(ruin, tmp_path)
     store = running.path / "store" / "shard-0"
@@ -204,6 +206,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_job_whose_pushes_are_logged_and_the_message_names_it(full_disk, tmp_path):
     running = Job(tmp_path, ENDLESS, "protocol.durability='log'")
     try:
@@ -216,6 +219,7 @@ def test_a_full_disk_ends_a_job_whose_pushes_are_logged_and_the_message_names_it
     assert not running.left()
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_end_a_job_that_only_makes_snapshots(full_disk, tmp_path):
     (full_disk / "ballast").write_bytes(bytes(48 << 10))
     running = Job(tmp_path, "protocol.stop.updates=150", "protocol.durability='snapshot'")
