@@ -71,7 +71,9 @@ def whole_again(running, durability):
     running.until(so)
 
 
-@pytest.mark.parametrize("durability", [pytest.param("none", marks=pytest.mark.slow), pytest.param("snapshot", marks=pytest.mark.slow), "mirror", "log"])
+@pytest.mark.parametrize(
+    "durability", [pytest.param("none", marks=pytest.mark.slow), pytest.param("snapshot", marks=pytest.mark.slow), "mirror", "log"]
+)
 def test_whoever_is_felled_comes_back_and_nothing_that_was_promised_is_lost(job, durability):
     machines = 2 if durability == "mirror" else 1
     wanted = ("protocol.stop.updates=1_000_000", f"protocol.durability='{durability}'", f"placement.machines={machines}")

@@ -15,7 +15,10 @@ import pytest
 
 from tests.exec.conftest import EXECCTL, Job
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("jobs")]  # several machines' processes at once, on as few cores as there are
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("jobs"),
+]  # several machines' processes at once, on as few cores as there are
 
 LONGER = "protocol.stop.updates=1500"
 

@@ -92,6 +92,7 @@ def until(condition, folder: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_each_node_of_an_allocation_has_an_agent_that_is_started_again_if_it_dies(job, nodes):
     running = job("protocol.stop.updates=1000", extra="[placement]\non = 'slurm'\n")

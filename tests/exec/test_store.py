@@ -494,6 +494,17 @@ def test_a_segment_that_is_missing_is_noticed(tmp_path: Path) -> None:
         entries(peek(tmp_path))
 
 
+def test_what_a_snapshot_holds_need_not_be_readable_in_the_log(tmp_path: Path) -> None:
+    """A life that is killed when its snapshot is there leaves such a log."""
+    keeper = Keeper(tmp_path, 1)
+    ask(lambda: keeper.append(2))
+    data = (tmp_path / "log.1.1").read_bytes()
+    ask(keeper.write)
+    ask(lambda: keeper.append(2))
+    (tmp_path / "log.1.1").write_bytes(b"x" + data)
+    assert state_of(peek(tmp_path)) == keeper.state
+
+
 def test_any_byte_of_a_snapshot_that_is_not_as_it_was_is_noticed(tmp_path: Path) -> None:
     store = FileStore(tmp_path, 1)
     ask(lambda: store.write({"position": 0, "rate": 0.5}, {"parameters": torch.randn(7), "squares": torch.randn(3)}))
@@ -548,12 +559,12 @@ def test_a_full_disk_is_said_and_does_no_harm_once_there_is_room(request: pytest
         ask(lambda: store.append([entry(number, mark)]))
 
     for number in (1, 2, 3, 4):
-        segment = folder / ("log.1.1" if number < 3 else "log.1.3")
+        sizes = {path: path.stat().st_size for path in folder.glob("log.*")}
         for _ in range(2):
-            with pytest.raises(StoreFailed, match=rf"{folder}/log\.1\.{number}: {why}" if number in (1, 3) else why):
+            with pytest.raises(StoreFailed, match=rf"{folder}/log\.1\.{number}: {why}" if number in {1, 3} else why):
                 ask(lambda number=number: store.append([entry(number, 0), Entry(number + 1, SENDER, large)]))
+            assert {path: path.stat().st_size for path in folder.glob("log.*")} == sizes, "it takes no space either"
         append(number, number)
-        assert segment.exists() or number in (2, 4)
         with pytest.raises(StoreFailed, match=rf"{folder}/partial.*/vectors\.safetensors: {why}"):
             ask(lambda number=number: store.write({"position": number}, {"state": large.gradient}))
         assert not list(folder.glob("partial*"))
@@ -580,6 +591,21 @@ def test_what_a_failed_append_left_behind_counts_less_than_what_came_then(tmp_pa
     assert state_of(peek(tmp_path)) == [1, 7, 7]  # which may be: nobody was told that they are not there
     ask(lambda: store.append([entry(2, 2)]))
     assert state_of(peek(tmp_path)) == [1, 2]
+
+
+def test_a_snapshot_that_failed_and_could_not_be_cleared_away_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(tmp_path, 1)
+
+    def broken(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "rename", broken)
+        with pytest.raises(StoreFailed, match="Input/output error"):
+            ask(keeper.write)
+    assert list(tmp_path.glob("partial.*"))
+    ask(keeper.write)
+    assert names(tmp_path) == ["life.1", "snapshot.1.1", "snapshot.1.1/manifest.json", "snapshot.1.1/vectors.safetensors"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(small_disk: Path) -> None:

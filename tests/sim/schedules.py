@@ -15,7 +15,7 @@ def small(*faults: Tables, **protocol: Any) -> Tables:
         "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "50 MFLOP"}},
         "protocol": {
             "kind": "downpour", "replicas": 1, "shards": 2, "batch": 1, "rule": {"kind": "sgd", "learning_rate": 1}, "local_rate": 0,
-            "deadline": "1 s", "evaluate_every": "400 ms", "stop": {"updates": 4},
+            "detect_within": "100 ms", "deadline": "1 s", "evaluate_every": "400 ms", "stop": {"updates": 4},
         } | protocol,
         "cluster": {"speed": "1 GFLOP/s", "memory": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
         "network": {"nic": "10 MB/s", "latency": "1 ms"},

@@ -7,7 +7,6 @@ Schedules of faults are drawn, the code that trains is run on a network whose pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from core.messages import Ask, Progress, Sender, Unreachable
 from core.node import Outcome
 from core.work import Cost
 from sim.device import Device, Machine
-from sim.host import Host
+from sim.host import Host, Place
 from sim.loop import Life, SimLoop
 from sim.network import Network
 from sim.run import Run
@@ -151,9 +150,10 @@ class Pair:
     def live(self, name: str, incarnation: int) -> Host:
         place, life = self.places[name], Life(name, incarnation, self.loop)
         device, own = Device(self.loop, place.machine, chance.stream(0, name, "jitter"), 0.0), chance.stream(0, name, "own")
-        place.host = Host(life, place.machine, self.network, self.places, self.journal, device, own, 1.0, 1.0)
-        place.host.server = Slow()
-        return place.host
+        store: Any = None  # nobody here keeps anything
+        place.host = host = Host(life, place, self.network, {}, self.journal, device, own, store, 1.0, 1.0)
+        host.peers, host.server = dict(self.places), Slow()
+        return host
 
     def restart_shard(self, *, silent: bool) -> None:
         self.places["shard/0"].host.life.crash()
@@ -170,12 +170,6 @@ class Pair:
                     self.answers.append(str(error))
 
         self.caller.life.start(body())
-
-
-@dataclass(slots=True)
-class Place:
-    machine: Machine
-    host: Host | None = None
 
 
 class Slow:

@@ -12,15 +12,16 @@ import pytest
 
 from core.journal import Journal
 from core.messages import Ask, Progress, Push, Refusal, Refused, Request, Sender, TimedOut, Unreachable
-from core.node import NOTHING, Outcome
+from core.node import NOTHING, Outcome, StoreFailed
 from core.vector import Phantom
 from core.work import Cost, Work
 from scenarios.load import validate
 from sim.device import Device, Machine
-from sim.host import HEADER_BYTES, Host
+from sim.host import HEADER_BYTES, REQUEST, Host, Place
 from sim.loop import LIFE, Life, SimLoop
 from sim.network import Network
 from sim.run import Run
+from sim.store import Disk, DiskStore
 
 LATENCY_S = 1.0
 DEADLINE_S = 100.0
@@ -33,18 +34,15 @@ class Echo:
     cost: Cost = NOTHING
     handled: list[tuple[float, str, Any]] = field(default_factory=list)
     refuse: str = ""
+    durable: list[asyncio.Future[None]] = field(default_factory=list)
+    """Of the first requests, what their replies wait for."""
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         life = LIFE.get()
         assert life is not None
         self.handled.append((life.loop.time(), sender.label, (life.name, life.incarnation)))
-        return Outcome(Refusal(self.refuse) if self.refuse else Progress(len(self.handled), 0), self.cost)
-
-
-@dataclass
-class Address:
-    machine: Machine
-    host: Host | None = None
+        reply = Refusal(self.refuse) if self.refuse else Progress(len(self.handled), 0)
+        return Outcome(reply, self.cost, self.durable.pop(0) if self.durable else None)
 
 
 class World:
@@ -53,21 +51,27 @@ class World:
     def __init__(self) -> None:
         self.loop = SimLoop()
         self.network = Network(self.loop, LATENCY_S, fifo=True)
-        self.addresses = {name: Address(Machine(name, 1.0, 1.0, 1.0, float("inf"))) for name in ("a", "b", "server")}
+        self.places = {name: Place(Machine(name, 1.0, 1.0, 1.0, float("inf"))) for name in ("a", "b", "server")}
         self.journal = Journal()
         self.log: list[Any] = []
 
     def host(self, name: str, incarnation: int = 1) -> Host:
-        address = self.addresses[name]
-        life = Life(name, incarnation, self.loop)
-        device = Device(self.loop, address.machine, random.Random(0), 0.0)
-        address.host = Host(life, address.machine, self.network, self.addresses, self.journal, device, random.Random(0), DEADLINE_S, 1.0)  # type: ignore[arg-type]
-        return address.host
+        place, life = self.places[name], Life(name, incarnation, self.loop)
+        device = Device(self.loop, place.machine, random.Random(0), 0.0)
+        store = DiskStore(life, Disk(), place.machine, 1.0)
+        host = Host(life, place, self.network, self.places, self.journal, device, random.Random(0), store, DEADLINE_S, 1.0)
+        host.introduce("server", 0, "server")
+        return host
 
     def serve(self, incarnation: int = 1, **how: Any) -> tuple[Host, Echo]:
         host, echo = self.host("server", incarnation), Echo(**how)
-        host.server = echo
+        host.serve(echo)
         return host, echo
+
+    def crash(self, host: Host) -> None:
+        """As the cluster does it."""
+        host.life.crash()
+        host.place.host = None
 
     def at(self, time_s: float, action: Callable[[], Any]) -> None:
         self.loop.call_at(time_s, action)
@@ -135,11 +139,7 @@ def test_a_server_that_crashes_while_a_request_travels_is_found_gone(world: Worl
     client = world.host("a")
     world.begins(client, world.asks(client))
 
-    def crash() -> None:
-        server.life.crash()
-        world.addresses["server"].host = None
-
-    world.at(0.5, crash)
+    world.at(0.5, lambda: world.crash(server))
     world.loop.run()
     assert echo.handled == []
     assert world.log == [(2.0, "a", "Unreachable")]
@@ -151,9 +151,8 @@ def test_a_server_that_crashes_at_work_never_answers_and_its_caller_hears_of_it(
     world.begins(client, world.asks(client))
 
     def crash() -> None:
-        server.life.crash()
-        world.addresses["server"].host = None
-        assert client.reset_calls_to(world.addresses["server"]) == 1  # type: ignore[arg-type]
+        world.crash(server)
+        assert client.reset_calls_to(server.place) == 1
 
     world.at(5.0, crash)
     world.loop.run()
@@ -162,7 +161,7 @@ def test_a_server_that_crashes_at_work_never_answers_and_its_caller_hears_of_it(
 
 
 def test_silence_ends_at_the_deadline(world: World) -> None:
-    world.addresses["server"].machine.up = False
+    world.places["server"].machine.up = False
     client = world.host("a")
     world.begins(client, world.asks(client))
     world.loop.run()
@@ -170,7 +169,7 @@ def test_silence_ends_at_the_deadline(world: World) -> None:
 
 
 def test_calls_expire_one_by_one_each_at_its_own_deadline(world: World) -> None:
-    world.addresses["server"].machine.up = False
+    world.places["server"].machine.up = False
     client = world.host("a")
 
     async def body() -> None:
@@ -244,6 +243,131 @@ def test_what_travels_weighs_its_header_and_its_payload(world: World) -> None:
     world.begins(client, world.asks(client, Push(1, Phantom(100), 1, 1, 0)))
     world.loop.run()
     assert (world.network.messages, world.network.bytes) == (2, HEADER_BYTES + 10 * 400 + HEADER_BYTES)
+
+
+# what a reply waits for
+
+
+@pytest.mark.parametrize(("cost_s", "durable_s", "leaves_s"), [(3.0, 5.0, 5.0), (7.0, 5.0, 8.0), (0.0, 5.0, 5.0)])
+def test_a_reply_leaves_when_its_cost_is_paid_and_what_it_promises_is_durable(
+    world: World, cost_s: float, durable_s: float, leaves_s: float
+) -> None:
+    durable = world.loop.create_future()
+    world.serve(cost=Cost(cost_s), durable=[durable])
+    client = world.host("a")
+    world.begins(client, world.asks(client))
+    world.at(durable_s, lambda: durable.set_result(None))
+    world.loop.run()
+    assert world.log == [(leaves_s + LATENCY_S, "a", 1)]
+
+
+def test_others_are_served_while_a_reply_waits_until_it_is_durable(world: World) -> None:
+    durable = world.loop.create_future()
+    _, echo = world.serve(durable=[durable])
+    for client in (world.host("a"), world.host("b")):
+        world.begins(client, world.asks(client))
+    world.at(9.0, lambda: durable.set_result(None))
+    world.loop.run()
+    assert [entry[0] for entry in echo.handled] == [1.0, 1.0]
+    assert world.log == [(2.0, "b", 2), (10.0, "a", 1)]
+
+
+@pytest.mark.parametrize("end", [lambda future: future.cancel(), lambda future: future.set_exception(StoreFailed("full"))], ids=["cancelled", "failed"])
+def test_nobody_is_told_what_did_not_become_durable(world: World, end: Callable[[Any], Any]) -> None:
+    durable = world.loop.create_future()
+    world.serve(durable=[durable])
+    client = world.host("a")
+    world.begins(client, world.asks(client))
+    world.at(5.0, lambda: end(durable))
+    world.loop.run()
+    assert world.log == [(6.0, "a", "Unreachable")]
+
+
+@pytest.mark.parametrize("fate", ["crash", "pause"])
+def test_who_has_stopped_tells_nobody_what_became_durable_afterwards(world: World, fate: str) -> None:
+    durable = world.loop.create_future()
+    server, _ = world.serve(durable=[durable])
+    client = world.host("a")
+    world.begins(client, world.asks(client))
+    world.at(3.0, getattr(server.life, fate))
+    world.at(5.0, lambda: durable.set_result(None))
+    if fate == "pause":
+        world.at(8.0, server.life.resume)
+    world.loop.run()
+    assert world.log == ([(9.0, "a", 1)] if fate == "pause" else [(DEADLINE_S, "a", "TimedOut")])
+
+
+# who is where
+
+
+def test_who_is_not_known_or_does_not_serve_cannot_be_reached(world: World) -> None:
+    client = world.host("a")
+    world.host("server")
+    stranger = world.host("b")
+    stranger.peers.clear()
+
+    async def body() -> None:
+        for host in (stranger, client):
+            await world.asks(host)
+
+    world.begins(client, body())
+    world.loop.run()
+    assert world.log == [(0.0, "b", "Unreachable"), (2.0, "a", "Unreachable")]
+
+
+def test_two_lives_are_reached_at_addresses_of_their_own(world: World) -> None:
+    """The earlier one does not know that it was given up."""
+    echoes = []
+    for life in (1, 2):
+        world.places["server"] = Place(Machine(f"machine of life {life}", 1.0, 1.0, 1.0, float("inf")))
+        server, echo = world.serve(life)
+        echoes.append(echo)
+        assert server.serve(echo) == f"server#{life}"
+    clients = [world.host("a"), world.host("b")]
+    for life, client in enumerate(clients, start=1):
+        client.introduce("server", life, f"server#{life}")
+        world.begins(client, world.asks(client))
+    clients[1].introduce("server", 1, "server#1")  # late news change nothing
+    world.loop.run()
+    assert [[entry[1] for entry in echo.handled] for echo in echoes] == [["a#1"], ["b#1"]]
+
+
+def test_calls_to_a_life_that_has_a_successor_end_when_that_is_introduced(world: World) -> None:
+    _, first = world.serve(cost=Cost(50.0))
+    world.places["server#1"] = world.places["server"]
+    world.places["server"] = Place(world.places["server"].machine)
+    _, second = world.serve(2)
+    client = world.host("a")
+    client.introduce("server", 1, "server#1")
+
+    async def body() -> None:
+        await world.asks(client)
+        await world.asks(client)
+
+    world.begins(client, body())
+    world.at(5.0, lambda: client.introduce("server", 2, "server#2"))
+    world.loop.run()
+    assert world.log == [(5.0, "a", "Unreachable"), (7.0, "a", 1)]
+    assert (len(first.handled), len(second.handled)) == (1, 1)
+
+
+def test_a_request_that_arrives_twice_is_answered_once(world: World) -> None:
+    _, echo = world.serve()
+    client = world.host("a")
+
+    class Twice:
+        name = "a fault"
+
+        def __call__(self, call: Any) -> float:
+            if not call.doubled and call.stage == REQUEST:
+                world.network.send(call.twin(), call.caller.machine, call.to.machine, call.nbytes)
+            return 0.0
+
+    world.network.meddlers.append(Twice())
+    world.begins(client, world.asks(client))
+    world.loop.run()
+    assert len(echo.handled) == 2
+    assert [entry[:2] for entry in world.log] == [(2.0, "a")]
 
 
 # the doors of the dead
@@ -349,9 +473,7 @@ def test_the_dead_record_nothing() -> None:
     dead: list[Host] = []
 
     def remember() -> None:
-        host = run.cluster.roles["replica/1"].host
-        assert host is not None
-        dead.append(host)
+        dead.append(run.cluster.hosts["replica/1"])
 
     def speak() -> None:
         lines = run.journal.digest()

@@ -18,14 +18,26 @@ LATENCY_S = 0.5
 class Letter(Message):
     """A message that notes when it is there."""
 
-    __slots__ = ("arrived", "callbacks", "destination", "name", "nbytes", "network", "waits")
+    __slots__ = ("arrived", "destination", "name", "nbytes", "network", "waits")
 
     def __init__(self, name: Any, network: Network, arrived: list[Any]) -> None:
         self.name, self.network, self.arrived = name, network, arrived
 
-    def __call__(self, _: object) -> None:
+    def __call__(self) -> None:
         if self.network.is_there(self):
             self.arrived.append((self.network.loop.time(), self.name))
+
+
+class Meddler:
+    """A fault, with what becomes of the first messages; the others are left alone."""
+
+    name = "a fault"
+
+    def __init__(self, fates: list[float | None]) -> None:
+        self.fates = iter(fates)
+
+    def __call__(self, _: object) -> float | None:
+        return next(self.fates, 0.0)
 
 
 class World:
@@ -186,14 +198,21 @@ def test_a_machine_that_is_up_again_in_time_receives() -> None:
 
 def test_a_message_that_is_lost_on_the_way_has_taken_the_sender_s_nic_and_not_the_receiver_s() -> None:
     world = World(fifo=True)
-    lost = iter(["a fault", ""])
-    world.network.leaks.append(lambda source, destination: next(lost, ""))
+    world.network.meddlers.append(Meddler([None]))
     world.send(0.0, "a>b", 8, "lost")
     world.send(0.0, "a>c", 8, "after it")
     world.send(2.0, "d>b", 4, "into b")
     assert world.run() == [(2.0 + LATENCY_S + 4, "into b"), (LATENCY_S + 16, "after it")]
     assert world.dropped == ["a fault"]
     assert (world.network.messages, world.network.bytes) == (3, 20)
+
+
+def test_a_message_that_is_held_up_lets_others_pass() -> None:
+    world = World(fifo=False)
+    world.network.meddlers.append(Meddler([5.0]))
+    world.send(0.0, "a>b", 8, "late")
+    world.send(1.0, "a>b", 8, "in time")
+    assert world.run() == [(1.0 + LATENCY_S + 8, "in time"), (LATENCY_S + 8 + 5, "late")]
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(("a>c", "b>c", "a>d", "b>d", "c>d")), st.integers(1, 16)), max_size=25))

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-import sim.cluster
-import sim.host
+from core.durability import Trail
 from core.lane import Flight, Lane
 from core.messages import Accepted, CallFailed, Finished, Parameters, Push, Sender
 from core.node import Outcome
 from core.pushes import Admission, Pushes
-from core.shard import Shard, Snapshot
+from core.shard import Shard
 from sim.loop import Life
 from sim.strategies import Tables, scenario, tables
 from tests.sim.oracles import trial, wrong
@@ -103,7 +102,7 @@ def acknowledge_before_applying(patch: pytest.MonkeyPatch) -> None:
 def publish_the_live_buffer(patch: pytest.MonkeyPatch) -> None:
     """A fetch is answered with the parameters themselves, which go on changing while they travel."""
 
-    def fetch(self: Shard) -> Outcome:
+    def fetch(self: Shard, _room: Any = None) -> Outcome:
         return Outcome(Parameters(self.parameters, self.progress()), self._cost_of_copy)
 
     patch.setattr(Shard, "fetch", fetch)
@@ -113,10 +112,9 @@ def keep_the_live_buffer(patch: pytest.MonkeyPatch) -> None:
     """A snapshot holds the parameters themselves, which go on changing after its moment."""
     snapshot = Shard.snapshot
 
-    def shallow(self: Shard) -> Snapshot:
-        made = snapshot(self)
-        made.parameters = self.parameters
-        return made
+    def shallow(self: Shard) -> tuple[dict[str, Any], dict[str, Any]]:
+        manifest, vectors = snapshot(self)
+        return manifest, vectors | {"parameters": self.parameters}
 
     patch.setattr(Shard, "snapshot", shallow)
 
@@ -125,10 +123,9 @@ def forget_the_ledger(patch: pytest.MonkeyPatch) -> None:
     """A snapshot holds the parameters, but not which pushes they are made of."""
     snapshot = Shard.snapshot
 
-    def careless(self: Shard) -> Snapshot:
-        made = snapshot(self)
-        made.last.clear()
-        return made
+    def careless(self: Shard) -> tuple[dict[str, Any], dict[str, Any]]:
+        manifest, vectors = snapshot(self)
+        return manifest | {"last": {}}, vectors
 
     patch.setattr(Shard, "snapshot", careless)
 
@@ -138,15 +135,15 @@ def let_the_dead_act(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Life, "crash", lambda _self: None)
 
 
-def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
-    """A snapshot serves a restart before it is written; the journal tells the truth."""
-    persist = sim.cluster.Cluster.persist
+def acknowledge_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A push is acknowledged before the mirror has it, or the log."""
+    add = Trail.add
 
-    def early(self: sim.cluster.Cluster, role: sim.cluster.Role, host: sim.host.Host, snapshot: Snapshot) -> None:
-        persist(self, role, host, snapshot)
-        role.snapshot = snapshot
+    def hasty(self: Trail, entry: Any) -> None:
+        add(self, entry)
 
-    patch.setattr(sim.cluster.Cluster, "persist", early)
+    patch.setattr(Trail, "add", hasty)
+    patch.setattr(Trail, "settled", lambda _self: None)
 
 
 PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
@@ -159,7 +156,7 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (publish_the_live_buffer, {}, 200, "staleness"),
     (let_the_dead_act, {}, 200, "applied was pushed"),
     (keep_the_live_buffer, {"kinds": ("crash",)}, 400, "times instead of"),
-    (call_it_durable_at_once, {"kinds": ("crash",)}, 400, "restored what was durable"),
+    (acknowledge_at_once, {"kinds": ("crash",)}, 400, "lost"),
 ]
 """Each with what is drawn, within how many schedules it is caught, and what is found."""
 

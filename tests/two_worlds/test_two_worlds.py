@@ -39,7 +39,7 @@ COMMANDS = {
 }
 
 
-pytestmark = pytest.mark.timeout(400)  # whole jobs; where many share the machine, each takes its time
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
 
 
 @pytest.fixture(scope="module")
