@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from core.durability import Trail
+from core.agent import Agent
+from core.durability import Mirroring, Trail
 from core.lane import Flight, Lane
-from core.messages import Accepted, CallFailed, Finished, Parameters, Push, Sender
+from core.membership import Membership
+from core.messages import Accepted, CallFailed, Entry, Finished, Parameters, Push, Sender
 from core.node import Outcome
 from core.pushes import Admission, Pushes
+from core.reports import Orders
 from core.shard import Shard
-from sim.loop import Life
+from core.supervisor import Supervisor
+from sim.loop import Future, Life
+from sim.store import DiskStore
 from sim.strategies import Tables, scenario, tables
 from tests.sim.oracles import trial, wrong
 from tests.sim.schedules import slow_service
@@ -135,15 +140,88 @@ def let_the_dead_act(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Life, "crash", lambda _self: None)
 
 
+def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot serves a restart before it is written; the journal tells the truth."""
+    write = DiskStore.write
+
+    def early(self: DiskStore, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
+        if vectors and self.life.up:
+            self.disk.keep(dict(manifest), vectors)
+        return write(self, manifest, vectors)
+
+    patch.setattr(DiskStore, "write", early)
+
+
 def acknowledge_at_once(patch: pytest.MonkeyPatch) -> None:
     """A push is acknowledged before the mirror has it, or the log."""
     add = Trail.add
 
-    def hasty(self: Trail, entry: Any) -> None:
+    def hasty(self: Trail, entry: Entry) -> None:
         add(self, entry)
 
     patch.setattr(Trail, "add", hasty)
     patch.setattr(Trail, "settled", lambda _self: None)
+
+
+def repeat_without_counting(patch: pytest.MonkeyPatch) -> None:
+    """What is read from the log goes into the parameters, but not into the ledger of pushes."""
+
+    def replay(self: Shard, entry: Entry) -> None:
+        last = dict(self.pushes.last)
+        before(self, entry)
+        self.pushes.last = last
+
+    before = Shard.replay
+    patch.setattr(Shard, "replay", replay)
+
+
+def take_a_mirror_for_full(patch: pytest.MonkeyPatch) -> None:
+    """A shard takes its mirror for one that holds everything as soon as it has heard of it."""
+
+    async def install(self: Mirroring) -> None:
+        while self._life == 0:
+            await self._moved
+        self._synced = self._life
+        self.node.record("persisted", self.mirror, self.shard.updates)
+
+    patch.setattr(Mirroring, "install", install)
+
+
+def tell_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
+    """The supervisor's answers do not wait for its ledger: what a life of it granted, the next one does not know."""
+    saved = Supervisor.saved
+
+    def unsaved(self: Supervisor) -> None:
+        saved(self)
+
+    patch.setattr(Supervisor, "saved", unsaved)
+
+
+def forget_who_is_who(patch: pytest.MonkeyPatch) -> None:
+    """A later life of the supervisor begins with an empty ledger."""
+    patch.setattr(Membership, "restore", lambda _self, _kept: None)
+
+
+def obey_orders_of_before(patch: pytest.MonkeyPatch) -> None:
+    """An agent takes late orders for new ones."""
+    obey = Agent.obey
+
+    def obedient(self: Agent, orders: Orders) -> None:
+        self._version = 0
+        obey(self, orders)
+
+    patch.setattr(Agent, "obey", obedient)
+
+
+def let_the_outlived_push(patch: pytest.MonkeyPatch) -> None:
+    """A shard takes pushes of a life whose successor it has been told of."""
+    judge = Pushes.judge
+
+    def generous(self: Pushes, sender: Sender, sequence: int) -> Admission:
+        admission = judge(self, sender, sequence)
+        return Admission.NEW if admission is Admission.STALE and self.outlived(sender) else admission
+
+    patch.setattr(Pushes, "judge", generous)
 
 
 PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
@@ -156,7 +234,15 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (publish_the_live_buffer, {}, 200, "staleness"),
     (let_the_dead_act, {}, 200, "applied was pushed"),
     (keep_the_live_buffer, {"kinds": ("crash",)}, 400, "times instead of"),
-    (acknowledge_at_once, {"kinds": ("crash",)}, 400, "lost"),
+    (call_it_durable_at_once, {"kinds": ("crash",), "durabilities": ("snapshot",)}, 400, "restored what was durable"),
+    (acknowledge_at_once, {"durabilities": ("mirror",)}, 400, "nothing acknowledged is lost"),
+    (acknowledge_at_once, {"durabilities": ("log",)}, 400, "nothing acknowledged is lost"),
+    (repeat_without_counting, {"durabilities": ("log",)}, 400, "counted once"),
+    (take_a_mirror_for_full, {"durabilities": ("mirror",)}, 400, "restored what was durable"),
+    (tell_before_it_is_written, {"kinds": ("crash",)}, 400, "lives are granted once"),
+    (forget_who_is_who, {"kinds": ("crash",)}, 400, "lives are granted once"),
+    (obey_orders_of_before, {"kinds": ("delay", "crash")}, 400, "lives are granted once"),
+    (let_the_outlived_push, {"kinds": ("pause", "loss", "crash")}, 400, "outlived"),
 ]
 """Each with what is drawn, within how many schedules it is caught, and what is found."""
 
@@ -186,7 +272,7 @@ def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
     return played, found
 
 
-@pytest.mark.parametrize(("plant", "limits", "limit", "sign"), PLANTS, ids=[plant.__name__ for plant, *_ in PLANTS])
+@pytest.mark.parametrize(("plant", "limits", "limit", "sign"), PLANTS, ids=[f"{number} {plant.__name__}" for number, (plant, *_) in enumerate(PLANTS)])
 def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: int, sign: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
