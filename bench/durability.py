@@ -7,8 +7,8 @@ that are together so large, and the log with it; *read* takes that up again, as 
 write and one fsync of the same bytes to a new file of the same folder, which for *snapshot* is then renamed over the one
 before; for *read*, one read of that.  Rounds alternate between ours and the floor, figures are medians; what to compare
 between machines is the ratio, since disks differ, and one disk from hour to hour.
-*Silence* is the longest time for which a thread that ticks every millisecond did not run meanwhile: the shard goes on serving
-while its store writes.
+*Silence* is the longest time for which a thread that ticks every millisecond did not run meanwhile, of each round; for the
+shard goes on serving while its store writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,29 +110,27 @@ class Floor:
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sizes = {"append": options.append_mib << 20, "snapshot": options.snapshot_mib << 20, "read": options.snapshot_mib << 20}
     ours, floor = Ours(folder / "store", sizes["append"], sizes["snapshot"]), Floor(folder, sizes["append"], sizes["snapshot"])
-    took: dict[str, dict[str, list[float]]] = {step: {"ours": [], "floor": [], "silence": []} for step in sizes}
+    took: dict[str, list[dict[str, float]]] = {step: [] for step in sizes}
     for _ in range(WARM_UP + options.rounds):
-        for step, times in took.items():
-            began = time.perf_counter()
-            await asyncio.to_thread(getattr(floor, step))
-            times["floor"].append(time.perf_counter() - began)
-            with Ticking() as ticking:
-                began = time.perf_counter()
-                await getattr(ours, step)()
-                times["ours"].append(time.perf_counter() - began)
-            times["silence"].append(ticking.silence_s)
+        for step, rounds in took.items():
+            least = await timed("floor", asyncio.to_thread(getattr(floor, step)))
+            rounds.append(least | await timed("ours", getattr(ours, step)()))
         floor.forget()
     await asyncio.to_thread(ours.store.close)
-    return {
-        step: {
-            "mib": sizes[step] >> 20,
-            "ours_s": statistics.median(times["ours"][WARM_UP:]),
-            "floor_s": statistics.median(times["floor"][WARM_UP:]),
-            "ratio": statistics.median(times["ours"][WARM_UP:]) / statistics.median(times["floor"][WARM_UP:]),
-            "silence_s": max(times["silence"][WARM_UP:]),
-        }
-        for step, times in took.items()
-    }
+    return {step: {"mib": sizes[step] >> 20} | middle(rounds[WARM_UP:]) for step, rounds in took.items()}
+
+
+async def timed(who: str, work: Awaitable[None]) -> dict[str, float]:
+    with Ticking() as ticking:
+        began = time.perf_counter()
+        await work
+        took_s = time.perf_counter() - began
+    return {f"{who}_s": took_s, f"{who}_silence_s": ticking.silence_s}
+
+
+def middle(rounds: list[dict[str, float]]) -> dict[str, float]:
+    found = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    return found | {"ratio": found["ours_s"] / found["floor_s"]}
 
 
 def main() -> None:
@@ -147,11 +146,12 @@ def main() -> None:
     if options.json:
         print(json.dumps(found))
         return
-    print(f"{'':10}{'MiB':>6}{'ours':>10}{'floor':>10}{'ours/floor':>12}{'silence':>10}")
+    print(f"{'':10}{'MiB':>6}{'ours':>10}{'floor':>10}{'ours/floor':>12}{'silence: ours':>15}{'floor':>10}")
     for step, figures in found.items():
+        times = {key: f"{value * 1000:.0f} ms" for key, value in figures.items() if key.endswith("_s")}
         print(
-            f"{step:10}{figures['mib']:>6}{figures['ours_s'] * 1000:>7.0f} ms{figures['floor_s'] * 1000:>7.0f} ms"
-            f"{figures['ratio']:>12.2f}{figures['silence_s'] * 1000:>7.0f} ms"
+            f"{step:10}{figures['mib']:>6}{times['ours_s']:>10}{times['floor_s']:>10}{figures['ratio']:>12.2f}"
+            f"{times['ours_silence_s']:>15}{times['floor_silence_s']:>10}"
         )
 
 

@@ -36,7 +36,8 @@ def test_a_killed_replica_and_a_killed_evaluator_come_back_and_the_summary_tells
     assert summary["bytes"] > 2 * 400 * part * 0.9
 
 
-@pytest.mark.parametrize("durability", [pytest.param("none", marks=pytest.mark.slow), "snapshot"])
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["none", "snapshot"])
 def test_a_killed_shard_comes_back_alone(job, durability):
     running = job(f"protocol.durability='{durability}'").begin()
     running.until(lambda: running.records("persisted", "shard/0") if durability == "snapshot" else running.updates() > 50)

@@ -77,6 +77,7 @@ def test_what_machines_write_on_their_own_disks_is_brought_to_the_run_folder(job
     assert [path.name for path in (running.path / "store").iterdir()] == ["supervisor"], "what a shard keeps stays where it is"
 
 
+@pytest.mark.slow
 def test_a_job_that_fits_nowhere_says_what_is_missing(job):
     running = job("placement.shard={gpus=1}", "exec.start_within='3 s'", extra="[placement]\nmachines = 2\n").begin()
     code, _, complaints = running.end()
@@ -176,7 +177,8 @@ with context.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("durability", [pytest.param("snapshot", marks=pytest.mark.slow), "mirror"])
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["snapshot", "mirror"])
 def test_a_pulled_cable_moves_its_roles_elsewhere_until_it_is_plugged_in_again(job, cables, durability):
     running = job(LONGER, f"protocol.durability='{durability}'", extra=cables.placement())
     cables.begin(running)

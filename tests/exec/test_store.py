@@ -598,11 +598,13 @@ def test_a_full_disk_is_said_and_does_no_harm_once_there_is_room(request: pytest
 
     for number in (1, 2, 3, 4):
         sizes = {path: path.stat().st_size for path in folder.glob("log.*")}
-        for _ in range(2):
-            with pytest.raises(StoreFailed, match=rf"{folder}/log\.1\.{number}: {why}" if number in {1, 3} else why):
+        for _ in range(2):  # in the segment there is, and in one of its own
+            with pytest.raises(StoreFailed, match=rf"{folder}/log\.1\.\d: {why}"):
                 ask(lambda number=number: store.append([entry(number, 0), Entry(number + 1, SENDER, large)]))
             assert {path: path.stat().st_size for path in folder.glob("log.*")} == sizes, "it takes no space either"
         append(number, number)
+        if number % 2:
+            continue
         with pytest.raises(StoreFailed, match=rf"{folder}/partial.*/vectors\.safetensors: {why}"):
             ask(lambda number=number: store.write({"position": number}, {"state": large.gradient}))
         assert not list(folder.glob("partial*"))

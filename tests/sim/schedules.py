@@ -31,3 +31,15 @@ def slow_service() -> Tables:
     """Shard 0 would take 720 ms to apply the first push, at 160 ms; its snapshot is durable after 3 ms; it crashes before it replies."""
     slow = {"kind": "slowdown", "target": "shard/0", "at": "150 ms", "for": "200 ms", "factor": 1000}
     return small(slow, crash("shard/0", "300 ms", "100 ms"), durability="snapshot", snapshot_every="1 ms")
+
+
+def slow_ledger() -> Tables:
+    """The ledger takes longer than 0.1 s to be written, and its supervisor dies while it writes whom it granted a life at 10 ms."""
+    made = small(crash("supervisor", "140 ms", "300 ms"))
+    return made | {"cluster": made["cluster"] | {"disk": "10 kB/s", "start_up": "10 ms"}}
+
+
+def late_orders() -> Tables:
+    """What an agent is told when nothing is granted yet comes after what it is told when its process runs."""
+    made = small({"kind": "delay", "target": "machine/2", "at": "1 ms", "for": "1 ms", "by": "150 ms"})
+    return made | {"cluster": made["cluster"] | {"start_up": "10 ms"}}
