@@ -12,9 +12,9 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from exec import tensors
 from exec.store import FileStore
 
 assert tensors, "imported once, and not by every child"
+
+R = TypeVar("R")
 
 CALLS = ("open", "writev", "fsync", "rename", "mkdir", "unlink", "rmdir", "ftruncate")
 """Those of the operating system that change a store."""
@@ -48,6 +50,23 @@ def state_of(kept: Kept) -> list[int]:
         assert found.number == len(state) + 1
         state.append(mark)
     return state
+
+
+def ask(work: Callable[[], Awaitable[R]]) -> R:
+    """Do it in an event loop of its own."""
+
+    async def once() -> R:
+        return await work()
+
+    return asyncio.run(once())
+
+
+def entries(kept: Kept) -> list[Entry]:
+    return list(kept.entries)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 class Keeper:

@@ -77,6 +77,7 @@ def misread(done: Trial, carried: dict[PushId, list[Mark]]) -> Iterator[str]:
     """Each gradient was computed on parameters that its shards have had, and its push tells truly which."""
     network = done.run.plan.network
     assert isinstance(network, TallyNetwork)
+    yield from (f"{mark} was computed twice" for mark in network.again)
     for number, shared in enumerate(done.run.plan.job.shards):
         states: dict[frozenset[Mark], int] = {frozenset(): 0}
         lives: dict[int, list[frozenset[Mark]]] = {1: [frozenset()]}

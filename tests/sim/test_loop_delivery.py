@@ -272,7 +272,9 @@ def test_others_are_served_while_a_reply_waits_until_it_is_durable(world: World)
     assert world.log == [(2.0, "b", 2), (10.0, "a", 1)]
 
 
-@pytest.mark.parametrize("end", [lambda future: future.cancel(), lambda future: future.set_exception(StoreFailed("full"))], ids=["cancelled", "failed"])
+@pytest.mark.parametrize(
+    "end", [lambda future: future.cancel(), lambda future: future.set_exception(StoreFailed("full"))], ids=["cancelled", "failed"]
+)
 def test_nobody_is_told_what_did_not_become_durable(world: World, end: Callable[[Any], Any]) -> None:
     durable = world.loop.create_future()
     world.serve(durable=[durable])

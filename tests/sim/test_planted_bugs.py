@@ -276,7 +276,9 @@ def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
     return played, found
 
 
-@pytest.mark.parametrize(("plant", "limits", "limit", "sign"), PLANTS, ids=[f"{number} {plant.__name__}" for number, (plant, *_) in enumerate(PLANTS)])
+@pytest.mark.parametrize(
+    ("plant", "limits", "limit", "sign"), PLANTS, ids=[f"{number} {plant.__name__}" for number, (plant, *_) in enumerate(PLANTS)]
+)
 def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: int, sign: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
