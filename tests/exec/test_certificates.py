@@ -39,7 +39,7 @@ NAMED = x509.SubjectAlternativeName([x509.DNSName(TARGET)])
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    return Authority.new(days=20)
+    return Authority.new(days=20, now=NOW)
 
 
 @pytest.fixture(scope="module")

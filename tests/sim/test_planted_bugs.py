@@ -28,6 +28,8 @@ from sim.strategies import Tables, scenario, tables
 from tests.sim.oracles import trial, wrong
 from tests.sim.schedules import late_orders, slow_ledger, slow_service
 
+pytestmark = pytest.mark.timeout(600)  # each plays up to some hundred schedules, and again on the right code
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
