@@ -26,7 +26,7 @@ from sim.strategies import Tables, scenario, tables, toml
 from tests.sim.oracles import Trial, trial, wrong
 from tests.sim.schedules import crash, slow_service, small
 
-thoroughly = settings(max_examples=max(200, settings().max_examples))
+thoroughly = settings(max_examples=max(100, settings().max_examples))
 
 
 def run(drawn: Tables, **options: Any) -> Trial:

@@ -12,21 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from core.agent import Agent
 from core.durability import Mirroring, Trail
 from core.lane import Flight, Lane
 from core.membership import Membership
 from core.messages import Accepted, CallFailed, Entry, Finished, Parameters, Push, Sender
 from core.node import Outcome
 from core.pushes import Admission, Pushes
-from core.reports import Orders
 from core.shard import Shard
 from core.supervisor import Supervisor
 from sim.loop import Future, Life
 from sim.store import DiskStore
 from sim.strategies import Tables, scenario, tables
 from tests.sim.oracles import trial, wrong
-from tests.sim.schedules import late_orders, slow_ledger, slow_service
+from tests.sim.schedules import slow_ledger, slow_service
 
 pytestmark = pytest.mark.timeout(600)  # each plays up to some hundred schedules, and again on the right code
 
@@ -210,17 +208,6 @@ def forget_who_is_who(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "restore", lambda _self, _kept: None)
 
 
-def obey_orders_of_before(patch: pytest.MonkeyPatch) -> None:
-    """An agent takes late orders for new ones."""
-    obey = Agent.obey
-
-    def obedient(self: Agent, orders: Orders) -> None:
-        self._version = 0
-        obey(self, orders)
-
-    patch.setattr(Agent, "obey", obedient)
-
-
 def let_the_outlived_push(patch: pytest.MonkeyPatch) -> None:
     """A shard takes pushes of a life whose successor it has been told of."""
     judge = Pushes.judge
@@ -295,9 +282,8 @@ def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: in
     [
         (forget_the_ledger, slow_service(), "counted once"),
         (tell_before_it_is_written, slow_ledger(), "lives are granted once"),
-        (obey_orders_of_before, late_orders(), "lives are granted once"),
     ],
-    ids=["forget_the_ledger", "tell_before_it_is_written", "obey_orders_of_before"],
+    ids=["forget_the_ledger", "tell_before_it_is_written"],
 )
 def test_a_bug_that_needs_one_moment_is_caught_by_a_schedule_made_for_it(plant: Plant, made: Tables, sign: str) -> None:
     """Such as a crash between a push being durable and its reply: drawn schedules find it once in about 500."""
