@@ -37,9 +37,3 @@ def slow_ledger() -> Tables:
     """The ledger takes longer than 0.1 s to be written, and its supervisor dies while it writes whom it granted a life at 10 ms."""
     made = small(crash("supervisor", "140 ms", "300 ms"))
     return made | {"cluster": made["cluster"] | {"disk": "10 kB/s", "start_up": "10 ms"}}
-
-
-def late_orders() -> Tables:
-    """What an agent is told when nothing is granted yet comes after what it is told when its process runs."""
-    made = small({"kind": "delay", "target": "machine/2", "at": "1 ms", "for": "1 ms", "by": "150 ms"})
-    return made | {"cluster": made["cluster"] | {"start_up": "10 ms"}}
