@@ -142,7 +142,9 @@ class _Reader:
     copies_lost: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     """For each shard, its lives and its mirror's that were lost since there last were two copies of it."""
     excused: dict[str, int] = field(default_factory=dict)
-    """The line up to which a shard may have lost what it acknowledged: both copies were gone."""
+    """The life before which a shard's lives may have lost what they acknowledged: both copies were gone, or taken for it."""
+    applied_by: dict[PushId, int] = field(default_factory=dict)
+    """The latest life of its shard that applied a push."""
 
     def read(self, line: int, record: Record) -> None:
         if (fatal := self.crashed.get((record.node, record.life))) is not None and self.one_clock:
@@ -170,13 +172,16 @@ class _Reader:
         elif record.life > 1 and not self.may_begin_with(number, record.node, earlier, before):
             what = f"{name} begins with {number} updates; {before.durable[0]} were durable, {len(before.history)} applied"
             self.broken("restored what was durable", what, before.durable[1], line)
-        if number < before.durable[0]:
-            self.excused[record.node] = line
+        if self.both_copies_gone(record.node):
+            self.excused[record.node] = record.life
         lives[record.life] = before.restored(number)
+
+    def both_copies_gone(self, shard: str) -> bool:
+        return self.durability == "mirror" and len(self.copies_lost.get(shard, ())) > 1
 
     def may_begin_with(self, updates: int, shard: str, earlier: int, before: _Shard) -> bool:
         durable, line = before.durable
-        if self.durability == "mirror" and len(self.copies_lost.get(shard, ())) > 1:
+        if self.both_copies_gone(shard):
             return updates <= len(before.history)
         if self.one_clock and self.durability not in ("mirror", "log"):
             told_all = ((shard, earlier) in self.crashed and self.paused.get(shard, 0) <= line) or not before.history
@@ -199,6 +204,7 @@ class _Reader:
             if life > push.life:
                 self.broken("outlived", f"{push} was applied when life {life} had joined", joined, line)
         self.applied.setdefault(push, line)
+        self.applied_by[push] = max(record.life, self.applied_by.get(push, 0))
         shard.history.append(push)
         shard.lines.setdefault(push, line)
         shard.last[push.sender] = push, True
@@ -222,10 +228,10 @@ class _Reader:
             self.broken("a snapshot counts its updates", what, shard.durable[1], line)
         shard.kept[record.peer] = record.number
         shard.durable = max(shard.durable, (record.number, line))
-        if record.peer and (record.node, record.life + 1) not in self.granted:
-            # whose successor has been granted is one of the two copies no more; who has just been lost may have been one of them
-            lost = self.copies_lost.get(record.node, set())
-            self.copies_lost[record.node] = {(name, life) for name, life in lost if (name, life + 1) not in self.granted}
+        if record.peer:
+            # two copies there are again: this life's, and that of the mirror's; either may have been lost before this line was written
+            lost, present = self.copies_lost.get(record.node, set()), {record.node: record.life, record.peer: record.value}
+            self.copies_lost[record.node] = {(name, life) for name, life in lost if life >= present.get(name, 0)}
 
     def on_finished(self, line: int, record: Record) -> None:
         shard = self.shards[record.node][record.life]
@@ -260,7 +266,7 @@ class _Reader:
     def look_for_what_was_acknowledged(self, surviving: dict[str, list[PushId]]) -> None:
         there = {push for history in surviving.values() for push in history}
         for push, line in self.acknowledged.items():
-            if push not in there and line > self.excused.get(push.shard, 0) and push in self.applied:
+            if push not in there and self.applied_by.get(push, 0) >= self.excused.get(push.shard, 1):
                 self.broken("nothing acknowledged is lost", f"{push} was acknowledged, and is gone", self.applied[push], line)
 
     # supervisor and cluster: who may begin, who has begun, and whose life is over

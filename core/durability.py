@@ -213,14 +213,19 @@ class Mirroring:
         """Until the mirror holds these entries, whichever life of it that is in the end."""
         updates = self.shard.updates
         for entry in batch:
-            if self._synced != self._life or not isinstance(await self.ask(Copy(entry)), Accepted):
+            if not self.full or not isinstance(await self.ask(Copy(entry)), Accepted):
                 self._synced = 0
                 break
         else:
             if batch:
-                self.node.record("persisted", self.mirror, updates)
-        while self._life == 0 or self._synced != self._life:
+                self.node.record("persisted", self.mirror, updates, self._synced)
+        while not self.full:
             await self.install()
+
+    @property
+    def full(self) -> bool:
+        """Does the mirror, as far as is known, hold everything that was carried?"""
+        return 0 < self._life == self._synced
 
     async def install(self) -> None:
         """Give the mirror everything there is."""
@@ -234,7 +239,7 @@ class Mirroring:
                 return
         if isinstance(reply, Accepted):
             self._synced = life
-            self.node.record("persisted", self.mirror, manifest["updates"])
+            self.node.record("persisted", self.mirror, manifest["updates"], life)
             self.trail.held_by(manifest["position"])
 
     async def ask(self, request: Request[Any]) -> Any:

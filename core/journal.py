@@ -29,7 +29,7 @@ LEGEND: dict[str, str] = {
     "broken": "peer: address; note: what came was not whole, or more than may come; whoever sent it may just have gone away",
     "finished": "number: updates; value: samples; note: which stop condition",
     "restored": "number: updates in the snapshot that this life starts from",
-    "persisted": "peer: mirror, if it is there; number: updates that are durable now",
+    "persisted": "peer: mirror, if it is there; number: updates that are durable now; value: the mirror's life",
     # evaluator
     "evaluated": "number: least updates of any shard; value: loss; note: accuracy",
     "unwritten": "number: updates in a snapshot that could not be written; note: why",

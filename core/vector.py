@@ -101,13 +101,17 @@ NARROW = {"bfloat16": 2, "float16": 2}
 """Bytes of an element of each type that is shorter than the vectors themselves."""
 
 
+GREATEST_FLOAT16 = 65504.0
+"""Beyond it float16 says infinity, which one gradient would carry into the parameters for ever."""
+
+
 def narrowed(vector: Any, wire: str) -> Any:
-    """A copy in the type that goes over the wire, rounded where that is shorter."""
+    """A copy in the type that goes over the wire, rounded where that is shorter; what it cannot say, to the most that it can."""
     if wire not in NARROW:
         return vector.clone()
     if isinstance(vector, Phantom):
         return Phantom(vector.count, NARROW[wire])
-    return getattr(vector, wire)()  # torch's `tensor.bfloat16()`
+    return vector.bfloat16() if wire == "bfloat16" else vector.clamp(-GREATEST_FLOAT16, GREATEST_FLOAT16).half()
 
 
 def widened(part: Any, like: Any) -> Any:

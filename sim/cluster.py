@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,47 +16,24 @@ from typing import Any
 from core import chance
 from core.attendance import Outlived
 from core.evaluator import Final
-from core.job import SUPERVISOR, role_kind
+from core.job import SUPERVISOR
 from core.journal import Journal, one_line
-from core.membership import Membership
 from core.messages import Refused
 from core.node import StoreFailed
-from core.placement import Needs
 from core.roles import Promoted, live
 from core.shard import Shard
-from core.supervisor import supervisor
-from core.vector import Phantom
 from core.work import Diverged
 from scenarios.plan import Plan, roles
 from sim import faults
 from sim.device import Device, Machine
 from sim.hands import Hands, Running
+from sim.head import Head, LedgerStore
 from sim.host import Host, Place
-from sim.loop import Future, Life, SimLoop
+from sim.loop import Life, SimLoop
 from sim.network import Network
+from sim.outlook import Outlook
 from sim.store import Disk, DiskStore
 from sim.toll import Toll
-
-START_WITHIN_S = 60.0
-"""Besides what a process takes to start up: as `exec.start_within`."""
-
-
-class Ledger(Membership):
-    """The supervisor's, which lets the world know when the job is over."""
-
-    on_over: Callable[[], None]
-
-    def enter(self, phase: str) -> None:
-        super().enter(phase)
-        if phase == "over":
-            self.on_over()
-
-
-class LedgerStore(DiskStore):
-    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write."""
-
-    def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        return super().write(manifest, vectors | {"ledger": Phantom(len(json.dumps(manifest)), 1)})
 
 
 class Cluster:
@@ -73,21 +49,19 @@ class Cluster:
         self.roles = [role.name for role in roles(scenario, real=self.real)]
         self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(self.roles)))}
         self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
-        self.head = self.machine(None)
-        self.places: dict[str, Place] = {SUPERVISOR: Place(self.head)}
+        self.head = Head(self, self.machine(None))
+        self.places: dict[str, Place] = {SUPERVISOR: self.head.place}
         self.disks: dict[tuple[str, str], Disk] = {}
         """By machine and role; they outlive every life."""
         self.hosts: dict[str, Host] = {}
         """The latest life of each role, up or not."""
         self.holds: dict[str, float] = {}
         """Until when a declared fault keeps a role from starting."""
-        self.membership: Ledger | None = None
-        """Of the supervisor's latest life."""
         self.done = loop.env.event()
         self.failed = ""
         self.final: Final | None = None
         self.toll = Toll(self, journal)
-        self._last_progress = (0, 0.0)
+        self.outlook = Outlook(self)
         self.faults = faults.schedule(scenario.fault, self, self.seed)
 
     # the world
@@ -101,7 +75,7 @@ class Cluster:
     def home(self, role: str) -> Machine:
         """Where a role lives, or lived last, or shall live first."""
         if role == SUPERVISOR:
-            return self.head
+            return self.head.machine
         if role in self.hosts:
             return self.hosts[role].machine
         machines = list(self.machines.values())
@@ -125,22 +99,17 @@ class Cluster:
     def living(self) -> Iterator[Host]:
         """Every life of a role, the supervisor's too; also one that is over, and does not know."""
         yield from (running.host for running in self.running() if running.host is not None)
-        if (host := self.supervisor) is not None:
-            yield host
-
-    @property
-    def supervisor(self) -> Host | None:
-        host = self.hosts.get(SUPERVISOR)
-        return host if host is not None and host.life.up else None
+        if self.head.host is not None:
+            yield self.head.host
 
     # lives
 
     def begin(self) -> None:
         """The supervisor and every agent begin; what follows is theirs."""
-        self.supervise(1)
+        self.head.begin()
         for hands in self.hands.values():
             hands.boot()
-        self.at(self.watch_s, self.watch)
+        self.outlook.begin()
 
     def host(self, name: str, life: int, place: Place) -> Host:
         """A new life of a role, an agent or the supervisor."""
@@ -160,7 +129,7 @@ class Cluster:
 
     def live(self, running: Running, name: str, life: int, inherited: Shard | None = None) -> None:
         """A life of a role begins in that process."""
-        running.host = host = self.host(name, life, Place(running.hands.machine))
+        running.host = host = self.host(name, life, Place(name, running.hands.machine))
         if name not in self.hosts or life > self.hosts[name].incarnation:  # one that was stopped may begin after its successor
             self.hosts[name] = host
         self.record("started", name, life, note=host.machine.name)
@@ -218,7 +187,7 @@ class Cluster:
             fault.bit["calls cut off"] += self.close(host)
             self.record("crashed", role, host.incarnation, note=fault.name)
         running.hands.tell(running.process, "fault", fault.name)
-        self.consider_replicas()
+        self.outlook.somebody_is_gone()
 
     def lose_machine(self, machine: Machine, fault: faults.Injected, repair_s: float | None) -> None:
         """Everything on it is gone, and nobody is told."""
@@ -236,54 +205,12 @@ class Cluster:
         machine.up = True
         self.hands[machine.name].boot()
 
-    # the supervisor
-
-    def supervise(self, life: int) -> None:
-        """A life of the supervisor begins, on what the one before made durable."""
-        host = self.hosts[SUPERVISOR] = self.host(SUPERVISOR, life, self.places[SUPERVISOR])
-        wanted = roles(self.plan.scenario, real=self.real)
-        for role in wanted:
-            role.needs, role.machine = Needs(), self.home(role.name).name
-        self.membership = Ledger(
-            wanted, self.plan.job.timings, now=host.now, record=host.record, life=life, start_within_s=START_WITHIN_S + 2 * self.start_up_s
-        )
-        self.membership.on_over = self.over
-        self.record("started", SUPERVISOR, life, note=self.head.name)
-        self.toll.back(SUPERVISOR)
-        host.life.start(supervisor(host, self.membership))
-        host.life.exited.add_done_callback(self.supervised, context=contextvars.Context())
-
-    def supervised(self, exited: asyncio.Future[Any]) -> None:
-        """The supervisor has come to its end by itself: only when everything is over, or its disk is."""
-        error = exited.exception()
-        if error is not None and not isinstance(error, StoreFailed):
-            raise error
-        if error is not None:
-            self.fail(str(error))
-
-    def crash_supervisor(self, fault: faults.Injected, repair_s: float) -> None:
-        host = self.supervisor
-        if host is None:
-            return
-        self.toll.felled(SUPERVISOR, host, fault)
-        fault.bit["calls cut off"] += self.close(host)
-        self.record("crashed", SUPERVISOR, host.incarnation, note=fault.name)
-        self.at(self.now() + repair_s + self.start_up_s, partial(self.supervise, host.incarnation + 1))
-
     def report_faults(self) -> list[dict[str, Any]]:
         """Every declared fault with what it bit."""
         self.toll.report()
         return [fault.report() for fault in self.faults]
 
     # the end
-
-    def over(self) -> None:
-        """The supervisor says so."""
-        assert self.membership is not None
-        if self.membership.verdict == "done":
-            self.finish()
-        else:
-            self.fail(self.membership.reason)
 
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason
@@ -293,18 +220,6 @@ class Cluster:
     def finish(self) -> None:
         if not self.done.triggered:
             self.done.succeed()
-
-    def conclude(self, reason: str) -> None:
-        """Nothing more can come of this job: whoever looks from outside can know that, its supervisor cannot."""
-        if self.supervisor is None or self.membership is None:
-            self.fail(reason)
-            return
-        self.supervisor.life.context.run(self.membership.conclude, "failed", reason)
-
-    def consider_replicas(self) -> None:
-        replicas = [name for name in self.roles if role_kind(name) == "replica"]
-        if all(self.holds.get(name) == math.inf for name in replicas) and not self.finished:
-            self.conclude("no replica is left")
 
     def shard(self, name: str) -> Shard | None:
         """The shard of that name, if it is up."""
@@ -328,26 +243,3 @@ class Cluster:
                 return None
             parameters[shared.part].copy_(shard.parameters)
         return parameters
-
-    @property
-    def watch_s(self) -> float:
-        return 100 * self.plan.job.deadline_s
-
-    def watch(self) -> None:
-        """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end it."""
-        hosts = list(self.living())
-        applied = sum(host.server.updates for host in hosts if isinstance(host.server, Shard))
-        working = any(host.working or host.life.paused for host in hosts)
-        to_come = any(fault.until_s > self.now() for fault in self.faults) or self.supervisor is None
-        repairing = any(self.now() < until_s < math.inf for until_s in self.holds.values())
-        if applied != self._last_progress[0] or working or to_come or repairing:
-            self._last_progress = (applied, self.now())
-        elif self.now() > self._last_progress[1]:
-            self.conclude(f"no update since {self._last_progress[1]:g} s; {self.missing()}")
-        self.at(self.now() + self.watch_s, self.watch)
-
-    def missing(self) -> str:
-        """Who is not there, and why, as far as the supervisor knows."""
-        assert self.membership is not None
-        rows = [row for row in self.membership.overview().roles if row.state not in ("up", "ended")]
-        return "; ".join(f"{row.name}: {row.state}{f', {row.note}' if row.note else ''}" for row in rows[:5]) or "nobody is missing"

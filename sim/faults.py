@@ -18,7 +18,7 @@ from core import chance
 from core.job import SUPERVISOR
 from scenarios.schema import Crash
 from sim.device import Machine
-from sim.host import REQUEST, Call, Host
+from sim.host import REQUEST, Call, Host, Twin
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -68,7 +68,7 @@ def crash(one: Injected, cluster: Cluster, _: random.Random) -> None:
     for running in [running for running in cluster.running() if one.hits(running.role)]:
         cluster.crash(running, one, fault.repair)
     if one.hits(SUPERVISOR) and fault.repair is not None:
-        cluster.crash_supervisor(one, fault.repair)
+        cluster.head.crash(one, fault.repair)
 
 
 def pause(one: Injected, cluster: Cluster, _: random.Random) -> None:
@@ -127,7 +127,7 @@ class Meddling:
 
     def concerns(self, call: Call) -> bool:
         names, source, destination = self.names, call.caller, call.to
-        return source.name in names or call.peer in names or source.machine.name in names or destination.machine.name in names
+        return source.name in names or destination.name in names or source.machine.name in names or destination.machine.name in names
 
 
 class Loss(Meddling):
@@ -148,9 +148,9 @@ class Delay(Meddling):
 
 class Duplication(Meddling):
     def __call__(self, call: Call) -> float | None:
-        if call.stage == REQUEST and not call.doubled and self.concerns(call) and self.stream.random() < self.one.fault.probability:
+        if call.stage == REQUEST and type(call) is not Twin and self.concerns(call) and self.stream.random() < self.one.fault.probability:
             self.one.bit["messages"] += 1
-            self.cluster.record("doubled", call.peer, note=self.name)
+            self.cluster.record("doubled", call.to.name, note=self.name)
             twin = call.twin()
             self.cluster.network.send(twin, call.caller.machine, call.to.machine, call.nbytes)
         return 0.0

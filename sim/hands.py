@@ -50,7 +50,8 @@ class Hands:
         if not self.machine.up or self.host is not None:
             return
         self.boots += 1
-        self.host = self.cluster.host(agent_name(self.number), self.boots, Place(self.machine))
+        name = agent_name(self.number)
+        self.host = self.cluster.host(name, self.boots, Place(name, self.machine))
         self.host.introduce(SUPERVISOR, 0, SUPERVISOR)
         self.host.life.start(self.serve(self.host))
         self.host.life.exited.add_done_callback(self.orphaned, context=contextvars.Context())

@@ -31,8 +31,9 @@ REQUEST, SERVED, REPLY, RESET = range(4)
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """Where calls go: a machine, and the process that answers there, while one does."""
+    """Where calls to somebody go: a machine, and the process that answers there, while one does."""
 
+    name: str
     machine: Machine
     host: Host | None = None
 
@@ -41,19 +42,16 @@ class Call(Future, Message):
     """A request on its way, then its reply on the way back; and the future of that reply."""
 
     __slots__ = (
-        "addressee", "addressee_life", "caller", "deadline_s", "destination", "doubled", "durable", "nbytes", "outcome", "peer",
-        "request", "stage", "to", "waits",
+        "addressee", "addressee_life", "caller", "deadline_s", "destination", "durable", "nbytes", "outcome", "request", "stage",
+        "to", "waits",
     )  # fmt: skip
     stage: int
     caller: Host
-    peer: str
     to: Place
     request: Request[Any]
     deadline_s: float
     addressee_life: int
     addressee: Host
-    doubled: bool
-    """Is it a twin?"""
     durable: asyncio.Future[None] | None
     outcome: tuple[Any, int, str]
     """Reply, life of whoever replies, and why there is none."""
@@ -72,12 +70,18 @@ class Call(Future, Message):
             self.stage = RESET
             self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
 
-    def twin(self) -> Call:
+    def twin(self) -> Twin:
         """The same request again, whose answer nobody waits for."""
-        twin = Call(loop=self.caller.loop)
-        twin.caller, twin.peer, twin.to, twin.request = self.caller, self.peer, self.to, self.request
-        twin.stage, twin.addressee_life, twin.doubled = self.stage, self.addressee_life, True
+        twin = Twin(loop=self.caller.loop)
+        twin.caller, twin.to, twin.request = self.caller, self.to, self.request
+        twin.stage, twin.addressee_life = self.stage, self.addressee_life
         return twin
+
+
+class Twin(Call):
+    """A request that was doubled on its way."""
+
+    __slots__ = ()
 
 
 class Host:
@@ -123,8 +127,8 @@ class Host:
         if place is None:
             fail(call, Unreachable(f"{self.name} knows no address of {peer}"))
             return call
-        call.caller, call.peer, call.to, call.request, call.stage = self, peer, place, request, REQUEST
-        call.addressee_life, call.doubled = self.lives.get(peer, 0), False
+        call.caller, call.to, call.request, call.stage = self, place, request, REQUEST
+        call.addressee_life = self.lives.get(peer, 0)
         call.deadline_s = self.loop.env._now + self.deadline_s
         outstanding = self._outstanding
         while outstanding and outstanding[0].done():
@@ -192,8 +196,8 @@ class Host:
             fail(call, Unreachable("nobody is there"))
             return
         reply, life, none_because = call.outcome
-        if life > self.lives.get(call.peer, 0):
-            self.lives[call.peer] = life
+        if life != call.addressee_life and life > self.lives.get(call.to.name, 0):
+            self.lives[call.to.name] = life
         if none_because:
             fail(call, Unreachable(none_because))
         elif type(reply) is Refusal:

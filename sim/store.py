@@ -7,7 +7,7 @@ what a paused one has begun goes on without it, since that is the disk's work, a
 
 from __future__ import annotations
 
-import copy
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +44,9 @@ class Disk:
         self.entries += [copied(entry) for entry in entries if entry.number > position]
 
     def kept(self) -> Kept:
-        return Kept(copy.deepcopy(self.manifest), {name: vector.clone() for name, vector in self.vectors.items()}, self.following())
+        return Kept(
+            json.loads(json.dumps(self.manifest)), {name: vector.clone() for name, vector in self.vectors.items()}, self.following()
+        )
 
     def following(self) -> Iterator[Entry]:
         return (copied(entry) for entry in tuple(self.entries))
@@ -77,7 +79,7 @@ class DiskStore:
         return self._begin(self.disk.nbytes, self.disk.kept)
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        told = copy.deepcopy(manifest)
+        told = json.loads(json.dumps(manifest))
         return self._begin(lambda: size_of(vectors), lambda: self.disk.keep(told, vectors))
 
     def append(self, entries: Sequence[Entry]) -> Future:

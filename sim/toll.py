@@ -42,7 +42,7 @@ class Toll:
             return
         if host.device.running is not None:
             fault.bit["computations lost"] += 1
-        if self.cluster.hosts.get(role) is host:
+        if host in (self.cluster.hosts.get(role), self.cluster.head.host):  # not one that has a successor already
             updates = host.server.updates if isinstance(host.server, Shard) else None
             self._felled[role] = Felled(fault, self.cluster.now(), updates)
 

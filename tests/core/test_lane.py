@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.job import Job, Shared
 from core.lane import FIRST_PAUSE, LONGEST_PAUSE, Flight, Lane
@@ -233,6 +236,68 @@ def test_after_the_job_is_over_nothing_is_pushed_any_more() -> None:
     assert node.run(drive()) == "9 updates"
     assert len(node.calls) == 1
     assert not node.events("acknowledged")
+
+
+# shorter types
+
+numbers = st.floats(-1e6, 1e6, width=32)
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+@given(st.lists(st.lists(numbers, min_size=4, max_size=4), min_size=1, max_size=8))
+def test_what_is_sent_and_what_stays_are_exactly_what_had_accrued(wire: Any, drawn: list[list[float]]) -> None:
+    node = LoopNode()
+    one = Lane(node, JOB.shards[0], replace(JOB, wire=wire))
+    for values in drawn:
+        one.accrue(Gradient(torch.tensor(values), 0.0, 10))
+        before = one.accrued.clone()
+        sent = one.to_send()
+        assert sent.element_size() == 2
+        assert torch.isfinite(sent).all()
+        assert torch.equal(sent.double() + one.accrued.double(), before.double())
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16"])
+def test_what_a_shorter_type_rounds_away_arrives_in_the_end(wire: Any) -> None:
+    """256 + 1 is 256 in bfloat16, and a thousandth of 1 is nothing beside 1: without feedback none of it would ever arrive."""
+    node = LoopNode(answer=lambda peer, request: (0.1, Accepted(1)))
+    pushed = torch.zeros(2, dtype=torch.float64)
+
+    async def drive() -> None:
+        one = Lane(node, JOB.shards[0], replace(JOB, wire=wire))
+        for _ in range(1024):
+            one.accrue(Gradient(torch.tensor([0.0, 257.0, 1.0 + 2.0**-10, 0.0]), 0.0, 10))
+            one.push()
+            await asyncio.sleep(1.0)
+
+    node.run(drive())
+    for _, _, request in node.calls:
+        pushed += request.payload.double()
+    exact = torch.tensor([1024 * 257.0, 1024 + 1.0], dtype=torch.float64)
+    assert (pushed - exact).abs().max() < 2.0
+    assert len(node.calls) == 1024
+
+
+def test_in_float32_everything_that_accrued_is_sent_as_it_is() -> None:
+    one = lane(LoopNode())
+    one.accrue(gradient(1.0))
+    accrued = one.accrued
+    assert one.to_send() is accrued
+    assert one.accrued is None
+
+
+def test_a_fetch_that_arrives_in_a_shorter_type_is_installed_in_the_replica_s_own() -> None:
+    node = LoopNode(answer=Shelf(Parameters(torch.tensor([5.0, 6.0]).bfloat16(), Progress(3, 0))))
+
+    async def drive() -> None:
+        parameters = torch.zeros(4)
+        one = Lane(node, JOB.shards[0], replace(JOB, wire="bfloat16"))
+        one.bind(parameters)
+        one.fetch()
+        await one.fetched()
+        assert parameters.tolist() == [0, 5, 6, 0]
+
+    node.run(drive())
 
 
 def test_a_replica_waits_for_a_shard_that_lets_it_run_too_far_ahead() -> None:

@@ -147,7 +147,7 @@ class Pair:
     def __init__(self) -> None:
         self.loop, self.journal = SimLoop(), Journal()
         self.network = Network(self.loop, 0.1, fifo=False)
-        self.places: dict[str, Any] = {name: Place(Machine(name, 1e9, 1e8, 1e8, 1e8)) for name in ("replica/0", "shard/0")}
+        self.places: dict[str, Any] = {name: Place(name, Machine(name, 1e9, 1e8, 1e8, 1e8)) for name in ("replica/0", "shard/0")}
         self.caller = self.live("replica/0", 1)
         self.answers: list[object] = []
         self.live("shard/0", 1)

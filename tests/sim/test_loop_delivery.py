@@ -17,7 +17,7 @@ from core.vector import Phantom
 from core.work import Cost, Work
 from scenarios.load import validate
 from sim.device import Device, Machine
-from sim.host import HEADER_BYTES, REQUEST, Host, Place
+from sim.host import HEADER_BYTES, REQUEST, Host, Place, Twin
 from sim.loop import LIFE, Life, SimLoop
 from sim.network import Network
 from sim.run import Run
@@ -51,7 +51,7 @@ class World:
     def __init__(self) -> None:
         self.loop = SimLoop()
         self.network = Network(self.loop, LATENCY_S, fifo=True)
-        self.places = {name: Place(Machine(name, 1.0, 1.0, 1.0, float("inf"))) for name in ("a", "b", "server")}
+        self.places = {name: Place(name, Machine(name, 1.0, 1.0, 1.0, float("inf"))) for name in ("a", "b", "server")}
         self.journal = Journal()
         self.log: list[Any] = []
 
@@ -321,7 +321,7 @@ def test_two_lives_are_reached_at_addresses_of_their_own(world: World) -> None:
     """The earlier one does not know that it was given up."""
     echoes = []
     for life in (1, 2):
-        world.places["server"] = Place(Machine(f"machine of life {life}", 1.0, 1.0, 1.0, float("inf")))
+        world.places["server"] = Place("server", Machine(f"machine of life {life}", 1.0, 1.0, 1.0, float("inf")))
         server, echo = world.serve(life)
         echoes.append(echo)
         assert server.serve(echo) == f"server#{life}"
@@ -337,7 +337,7 @@ def test_two_lives_are_reached_at_addresses_of_their_own(world: World) -> None:
 def test_calls_to_a_life_that_has_a_successor_end_when_that_is_introduced(world: World) -> None:
     _, first = world.serve(cost=Cost(50.0))
     world.places["server#1"] = world.places["server"]
-    world.places["server"] = Place(world.places["server"].machine)
+    world.places["server"] = Place("server", world.places["server"].machine)
     _, second = world.serve(2)
     client = world.host("a")
     client.introduce("server", 1, "server#1")
@@ -361,7 +361,7 @@ def test_a_request_that_arrives_twice_is_answered_once(world: World) -> None:
         name = "a fault"
 
         def __call__(self, call: Any) -> float:
-            if not call.doubled and call.stage == REQUEST:
+            if type(call) is not Twin and call.stage == REQUEST:
                 world.network.send(call.twin(), call.caller.machine, call.to.machine, call.nbytes)
             return 0.0
 

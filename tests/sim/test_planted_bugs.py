@@ -188,7 +188,7 @@ def take_a_mirror_for_full(patch: pytest.MonkeyPatch) -> None:
         while self._life == 0:
             await self._moved
         self._synced = self._life
-        self.node.record("persisted", self.mirror, self.shard.updates)
+        self.node.record("persisted", self.mirror, self.shard.updates, self._life)
 
     patch.setattr(Mirroring, "install", install)
 
