@@ -2,8 +2,8 @@
 
     python -m bench.straggler [--runs 3] [--slow-factor 10] [--json]
 
-Four workers train the same network from the same start, on the same parts of the handwritten digits, in minibatches of the
-same size, each with one thread, with Adagrad.  Then the same again with the last worker stopped for 9 of every 10 ms:
+Four workers train the same network from the same start, on the same parts of shifted and noisy handwritten digits
+(`bench/shifted_digits.py`: the plain ones are learnt in sixteen steps, which tells nothing), in minibatches of the same size, each with one thread, with Adagrad.  Then the same again with the last worker stopped for 9 of every 10 ms:
 `exec.chaos` does it on both sides, from before the first step.  Ours is `execctl launch`, timed from the journal's `begun`
 to the first `evaluated` that reaches the accuracy: that replicas look for their shards counts.  The reference is timed from
 its first step to the first evaluation on rank 0 that reaches the accuracy: that its processes start, meet, agree on
@@ -46,19 +46,19 @@ ACCURACY = 0.95
 LIMIT_S = 180
 """Of one run."""
 
-RATES = {"downpour": 0.005, "ddp": 0.01}
-"""Those that reach the accuracy after the fewest updates, among 0.0025, 0.005 and 0.01 (ours, in the simulator, with the
-straggler) and among 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01 and 0.02 (the reference, whose steps depend on no clock).  Ours has no warm start: in the simulator it saves a few updates, and costs more time than
-these take."""
+RATES = {"downpour": 0.0075, "ddp": 0.02}
+"""Those that reach the accuracy soonest on two cores with the straggler, among 0.005, 0.0075 and 0.01 (ours) and 0.005, 0.01, 0.02
+and 0.03 (the reference)."""
 
-EVALUATE_EVERY = 2
+EVALUATE_EVERY = 5
 """Steps of the reference."""
 
 SCENARIO = """
 schema = 1
 name = "straggler"
 seed = {seed}
-model = {{ network = "mlp", layers = [64, 1024, 1024, 10] }}
+model = {{ network = "mlp", layers = [100, 1024, 1024, 10] }}
+data = {{ source = "{data}:shifted", held_out = 0.05 }}
 
 [protocol]
 kind = "downpour"
@@ -67,7 +67,7 @@ shards = 2
 batch = {batch}
 rule = {{ kind = "adagrad", learning_rate = {rate} }}
 deadline = "1 s"
-evaluate_every = "0.1 s"
+evaluate_every = "0.25 s"
 stop = {{ accuracy = {accuracy}, epochs = 200, time = "{limit} s" }}
 
 [exec]
@@ -79,11 +79,10 @@ FAULT = """
 [[fault]]
 kind = "slowdown"
 target = "replica/{last}"
-at = "{at} s"
-for = "1 s"
+at = "0 s"
 factor = {factor}
 """
-"""One for each second of the job: those that come before the replica's process is there do not find it."""
+"""From the first moment of its process to the last."""
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ def outcome(journal: Iterable[Record], *, slow: bool) -> Outcome:
         elif record.event == "begun":
             begun = record.time_s
             if slow and not slowed:
-                raise SystemExit("the job began within a second of its straggler's start: FAULT is too coarse for this machine")
+                raise SystemExit("the job began before its straggler was slow")
         elif record.event == "joined" and not joined:
             joined = record.time_s - begun
         elif record.event == "evaluated" and record.note and float(record.note) >= ACCURACY:
@@ -178,7 +177,7 @@ async def data_parallel(file: Path, meeting: Path) -> Outcome:
         zero = time.monotonic()
         faults = Faults(load(str(file)), "", ranks, now=lambda: time.monotonic() - zero, record=lambda *_, **__: None)
         slowing = asyncio.ensure_future(faults.run())
-        await asyncio.sleep(1.1)  # the first fault is there
+        await asyncio.sleep(1.0)  # it is slow
         for pipe in ranks.pipes:
             pipe.send("go")
         reached = await asyncio.to_thread(ranks.heard, 0)
@@ -235,10 +234,9 @@ def measure(options: argparse.Namespace) -> dict[str, list[Outcome]]:
 
 def scenario(options: argparse.Namespace, run: int, *, slow: bool) -> str:
     text = SCENARIO.format(
-        seed=11 + run, workers=WORKERS, batch=options.batch, rate=RATES["downpour"], accuracy=ACCURACY, limit=LIMIT_S
+        seed=11 + run, data=Path(__file__).with_name("shifted_digits.py"), workers=WORKERS, batch=options.batch, rate=RATES["downpour"], accuracy=ACCURACY, limit=LIMIT_S
     )  # fmt: skip
-    seconds = range(1, LIMIT_S) if slow else ()
-    return text + "".join(FAULT.format(last=WORKERS - 1, at=at, factor=options.slow_factor) for at in seconds)
+    return text + (FAULT.format(last=WORKERS - 1, factor=options.slow_factor) if slow else "")
 
 
 def show(outcomes: dict[str, list[Outcome]], options: argparse.Namespace) -> None:
@@ -260,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("bench.straggler", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--slow-factor", type=float, default=10.0, help="how many times slower the last worker is")
-    parser.add_argument("--batch", type=int, default=32, help="of each worker")
+    parser.add_argument("--batch", type=int, default=128, help="of each worker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     show(measure(options), options)

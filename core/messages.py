@@ -7,6 +7,7 @@ of making one, and the simulator makes a hundred thousand a second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -81,16 +82,23 @@ class Parameters(Reply):
         return self.vector
 
 
+def clone(vector: Any) -> Any:
+    """A copy that is of the same kind."""
+    return vector.clone()
+
+
 @dataclass(slots=True, eq=False)
 class Fetch(Request[Parameters]):
     """Ask a shard for its slice.
 
     `into`: a buffer that the asking host may receive the answer in.  `room`: memory of the asking process in which the shard
-    may lay its slice at once, where the serving host can see that.  Neither travels.
+    may lay its slice at once, where the serving host can see that.  `copied`: how the serving host wants the shard's copy else,
+    for instance cut as it will travel.  None of them travels.
     """
 
     into: Any = field(default=None, repr=False)
     room: Any = field(default=None, repr=False)
+    copied: Callable[[Any], Any] = field(default=clone, repr=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -19,7 +19,7 @@ from core.node import Node, Outcome
 from core.pushes import Admission, Pushes
 from core.reports import Status
 from core.rules import Rule
-from core.vector import NARROW, Buffers, narrowed
+from core.vector import NARROW, narrowed
 from core.work import Cost
 
 
@@ -61,8 +61,6 @@ class Shard:
         """Number of the last entry: whatever changed this shard is one."""
         self.finished = ""
         self._staleness = 0.0
-        self._buffers = Buffers()
-        self._reuses = Buffers.worth(parameters)
         self._published: Parameters | None = None  # the copy that fetches between two updates share
         self._length = len(parameters)
         self._pushed_nbytes = NARROW[job.wire] * len(parameters) if job.wire in NARROW else parameters.nbytes
@@ -77,7 +75,7 @@ class Shard:
         if self.pushes.outlived(sender):
             return self.refuse(sender, f"{sender.name} lives a later life than {sender.incarnation}")
         if isinstance(request, Fetch):
-            return self.fetch(request.room)
+            return self.fetch(request)
         if isinstance(request, Join):
             self.pushes.join(sender)
         elif isinstance(request, Finish):
@@ -129,17 +127,18 @@ class Shard:
             self.position += 1
             self.finished = entry.change.reason
 
-    def fetch(self, room: Any = None) -> Outcome:
-        if room is not None:
-            return Outcome(Parameters(room.copy_(self.parameters), self.progress()), self._cost_of_copy)
+    def fetch(self, fetch: Fetch) -> Outcome:
+        """What fetches between two updates are told is one and the same copy, unless they bring a place for one of their own."""
+        if fetch.room is not None:
+            return Outcome(Parameters(fetch.room.copy_(self.shown()), self.progress()), self._cost_of_copy)
         if self._published is not None and self._published.progress.finished == self.finished:
             return Outcome(self._published)
-        self._published = None  # nobody else may hold it: then its buffer takes the next copy
-        copy = self._buffers.copy(self.parameters) if self._narrow == "float32" else narrowed(self.parameters, self._narrow)
-        self._published = Parameters(copy, self.progress())
-        if self._reuses and self._narrow == "float32":
-            self._buffers.lend(self._published.vector, self._published)
+        self._published = Parameters(fetch.copied(self.shown()), self.progress())
         return Outcome(self._published, self._cost_of_copy)
+
+    def shown(self) -> Any:
+        """The parameters in the type in which they travel; to be copied at once."""
+        return self.parameters if self._narrow == "float32" else narrowed(self.parameters, self._narrow)
 
     def progress(self) -> Progress:
         return Progress(self.updates, self.samples, self.finished)

@@ -6,7 +6,6 @@ protocol runs for its timing alone, at a thousand machines.  torch is imported w
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol, Self, runtime_checkable
@@ -117,27 +116,3 @@ def narrowed(vector: Any, wire: str) -> Any:
 def widened(part: Any, like: Any) -> Any:
     """A block as it came over the wire, in the type of the vector it is to be combined with."""
     return part if part.dtype == like.dtype else part.to(like.dtype)
-
-
-class Buffers:
-    """Large buffers, each used again once the reply that it was lent to is gone.
-
-    A fresh buffer of 64 MiB costs a page fault for each 4 KiB of it: copying the parameters into one takes 33 ms, into one
-    that was used before 12 ms (bench/wire.py).
-    """
-
-    def __init__(self) -> None:
-        self._free: list[Any] = []
-
-    @staticmethod
-    def worth(vector: Any) -> bool:
-        """Smaller ones the allocator keeps at hand anyway, and a phantom has no contents to copy."""
-        return vector.nbytes >= BLOCK and not isinstance(vector, Phantom)
-
-    def copy(self, vector: Any) -> Any:
-        """A copy of the vector, in a buffer that nobody else holds."""
-        return self._free.pop().copy_(vector) if self._free else vector.clone()
-
-    def lend(self, buffer: Any, owner: object) -> None:
-        """The buffer is free again when `owner` is gone, in whichever thread that happens."""
-        weakref.finalize(owner, self._free.append, buffer).atexit = False

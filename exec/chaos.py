@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import math
 import random
 import signal
 from collections.abc import Callable, Iterable
@@ -48,16 +49,20 @@ class Faults:
         self.faults = [(f"fault.{number} {fault.kind}", fault) for number, fault in enumerate(scenario.fault)]
 
     async def run(self) -> None:
-        """Each at its time; one whose time has passed when its machine came up is over."""
-        acts = {"crash": self.crash, "pause": self.pause, "slowdown": self.slow_down}
-        doing = [self.at(name, fault, acts[fault.kind]) for name, fault in self.faults if fault.kind in acts and fault.at >= self.now()]
+        """Each at its time.  One that falls at a moment which had passed when this machine came up is over; one that lasts goes on."""
+        once = {"crash": self.crash, "pause": self.pause}
+        doing = [self.at(name, fault, once[fault.kind]) for name, fault in self.faults if fault.kind in once and fault.at >= self.now()]
+        doing += [self.slow_down(name, fault) for name, fault in self.faults if fault.kind == "slowdown"]
         await asyncio.gather(*doing)
 
     async def at(self, name: str, fault: Any, act: Callable[[str, Any, list[str]], Any]) -> None:
         await asyncio.sleep(max(0.0, fault.at - self.now()))
-        hit = [role for role in self.victims.roles() if matches(fault.target, role, self.machine)]
-        if hit:
+        if hit := self.hit(fault):
             await act(name, fault, hit)
+
+    def hit(self, fault: Any) -> list[str]:
+        """The roles that run here now and are meant."""
+        return [role for role in self.victims.roles() if matches(fault.target, role, self.machine)]
 
     async def crash(self, name: str, fault: Any, hit: list[str]) -> None:
         hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -70,23 +75,34 @@ class Faults:
     async def pause(self, name: str, fault: Any, hit: list[str]) -> None:
         for role in hit:
             self.record("paused", role, note=name)
-            self.victims.signal_role(role, signal.SIGSTOP)
-        await asyncio.sleep(fault.for_)
+        await self.stop_for(hit, fault.for_)
         for role in hit:
             self.record("resumed", role, note=name)
-            self.victims.signal_role(role, signal.SIGCONT)
 
-    async def slow_down(self, name: str, fault: Any, hit: list[str]) -> None:
-        self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit)}")
-        until_s = self.now() + fault.for_ if fault.for_ is not None else float("inf")
+    async def slow_down(self, name: str, fault: Any) -> None:
+        """Whoever is meant and runs here, for as long as it lasts: who begins meanwhile is as slow."""
+        await asyncio.sleep(max(0.0, fault.at - self.now()))
+        until_s = fault.at + fault.for_ if fault.for_ is not None else math.inf
+        slowed: list[str] = []
         while self.now() < until_s:
-            for role in hit:
-                self.victims.signal_role(role, signal.SIGSTOP)
-            await asyncio.sleep(PERIOD_S * (1 - 1 / fault.factor))
-            for role in hit:
-                self.victims.signal_role(role, signal.SIGCONT)
+            hit = self.hit(fault)
+            if hit != slowed:
+                slowed = hit
+                self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit) or 'nobody'}")
+            await self.stop_for(hit, PERIOD_S * (1 - 1 / fault.factor))
             await asyncio.sleep(PERIOD_S / fault.factor)
-        self.record("slowed", self.machine, value=1.0, note=name)
+        if slowed:
+            self.record("slowed", self.machine, value=1.0, note=name)
+
+    async def stop_for(self, roles: list[str], seconds: float) -> None:
+        """Whatever becomes of the fault meanwhile, nobody is left stopped."""
+        for role in roles:
+            self.victims.signal_role(role, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for role in roles:
+                self.victims.signal_role(role, signal.SIGCONT)
 
 
 @dataclass(slots=True)

@@ -106,8 +106,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         if call.payload is None:
             end_here(messages)
             request = call.request(None)
-            if isinstance(request, Fetch) and call.room and self.limits:
-                request.room = self.room(call, self.limits[-1])  # the type in which vectors travel
+            if isinstance(request, Fetch):
+                self.prepare(request, call)
             return self.handler.handle(request, call.sender, len(header))
         self.check(call.payload)
         if call.ticket:
@@ -119,6 +119,14 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
 
             request = call.request(collect(messages, call.payload))
         return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
+
+    def prepare(self, fetch: Fetch, call: Call) -> None:
+        """Where, and else in which form, the shard shall copy its slice."""
+        from exec.tensors import cut
+
+        fetch.copied = cut
+        if call.room and self.limits:
+            fetch.room = self.room(call, self.limits[-1])  # the type in which vectors travel
 
     def check(self, payload: Payload) -> None:
         limit = next((limit for limit in self.limits if limit.dtype == payload.dtype), None)
@@ -140,7 +148,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     def put(self, reply: Reply, call: Call) -> bool:
         """See that a reply's payload lies where the caller left room for it; False if that cannot be, and it must be sent."""
         room = self.room(call, Payload(dtype_of(reply.payload), reply.payload.nbytes))
-        if room is None:
+        if room is None or not hasattr(reply.payload, "data_ptr"):  # it is in pieces already
             return False
         if room.data_ptr() != reply.payload.data_ptr():
             room.copy_(reply.payload)

@@ -66,6 +66,11 @@ def chunks(vector: Any) -> Iterator[bytes]:
         yield bytes(memory[start : start + CHUNK])
 
 
+def cut(vector: torch.Tensor) -> Pieces:
+    """A copy, as the chunks that it will travel in: what a stream sends again and again is copied once."""
+    return Pieces(list(chunks(vector)), Payload(dtype_of(vector), vector.nbytes))
+
+
 def collect(messages: Iterator[bytes], payload: Payload) -> Pieces:
     """The rest of a stream as it came.  Raises Malformed."""
     return Pieces(list(whole_chunks(messages, payload.nbytes)), payload)
