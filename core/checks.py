@@ -83,7 +83,7 @@ def check(records: Iterable[Record], *, one_clock: bool = True, durability: Dura
     for line, record in lines:
         if record.event == "pushed":
             reader.sent.setdefault(PushId(record.node, record.life, record.peer, record.number), line)
-        elif record.event == "applied" and not one_clock:
+        elif record.event in ("applied", "staged") and not one_clock:
             reader.applied.setdefault(push_of(record), line)
         elif record.event in ("granted", "promoted") and not one_clock:
             reader.granted.setdefault((record.peer, record.number), line)
@@ -219,6 +219,10 @@ class _Reader:
                 self.broken("counted in order", f"{push} was applied after {before}", shard.lines[before], line)
             elif here and before.life == push.life and push.sequence > before.sequence + 1:
                 self.broken("nothing skipped", f"{push} was applied next after {before}", shard.lines[before], line)
+
+    def on_staged(self, line: int, record: Record) -> None:
+        """A bundle of Sandblaster: what counts of it is the coordinator's to say, and a change of the parameters is its push."""
+        self.applied.setdefault(push_of(record), line)
 
     def on_persisted(self, line: int, record: Record) -> None:
         shard = self.shards[record.node][record.life]

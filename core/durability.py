@@ -23,6 +23,7 @@ from core.node import Node, Outcome, StoreFailed
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
+from core.staging import StagingShard
 from core.work import Cost
 
 LOG_LIMIT = 8
@@ -73,13 +74,18 @@ class Trail:
             self._under_way = []
 
 
+def kind_of_shard(job: Job) -> type[Shard]:
+    """Of the job's protocol."""
+    return Shard if job.sandblaster is None else StagingShard
+
+
 async def recovered(node: Node, job: Job, initial: Any, rule: Rule) -> Shard:
     """A shard as its store has it; one that has kept nothing begins with its slice of `initial`.  Raises StoreFailed."""
     kept = await node.store.read()
     if kept.manifest is None:
-        shard = Shard(node, job, initial[job.shards[role_number(node.name)].part].clone(), rule)
+        shard = kind_of_shard(job)(node, job, initial[job.shards[role_number(node.name)].part].clone(), rule)
     else:
-        shard = Shard.restored(node, job, rule, kept.manifest, kept.vectors)
+        shard = kind_of_shard(job).restored(node, job, rule, kept.manifest, kept.vectors)
     for entry in kept.entries:
         shard.replay(entry)
     if node.incarnation > 1:
@@ -296,7 +302,7 @@ class Mirror:
         cost = Cost(0.0, 2 * install.vector.nbytes)
         if sorted(parts) != install.manifest["vectors"]:
             return Outcome(Behind(), cost)
-        self.shard = Shard.restored(self.node, self.job, self.rule(), install.manifest, parts)
+        self.shard = kind_of_shard(self.job).restored(self.node, self.job, self.rule(), install.manifest, parts)
         self._life, self._parts = sender.incarnation, ((0, 0), {})
         self.on_synced()
         return Outcome(Accepted(self.shard.updates), cost)

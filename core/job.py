@@ -12,6 +12,7 @@ Wire = Literal["float32", "bfloat16", "float16"]
 
 EVALUATOR = "evaluator"
 SUPERVISOR = "supervisor"
+COORDINATOR = "coordinator"
 
 
 def replica_name(number: int) -> str:
@@ -66,8 +67,30 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class Sandblaster:
+    """What Sandblaster L-BFGS is run with; `scenarios/schema.py` says what each means."""
+
+    portions: int
+    bundle: int = 4
+    copies: int = 1
+    minimum_age: float = 1.5
+    memory: int = 10
+    direction: Literal["vector-free", "two-loop"] = "vector-free"
+    line_search: Literal["wolfe", "armijo"] = "wolfe"
+    evaluations: int = 25
+    iterations: int | None = None
+    gradient: float = 1e-5
+    relative_loss: float = 1e-9
+
+    @property
+    def staged_limit(self) -> int:
+        """Bundles of one point that a shard stages: each portion in a bundle and singly, and as much again by copies."""
+        return 2 * (1 + self.copies) * self.portions
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A Downpour job.
+    """A job of Downpour, or of Sandblaster where that is given.
 
     `n_fetch`, `n_push`: steps between fetches and between pushes (paper, section 4.1).  `local_rate`: the replica's own
     alpha.  `max_behind`: gradients a replica may accrue for a shard before it waits for that shard.  `warm_updates`:
@@ -89,6 +112,7 @@ class Job:
     snapshot_every_s: float = 30.0
     wire: Wire = "float32"
     timings: Timings = field(default_factory=Timings)
+    sandblaster: Sandblaster | None = None
 
     @property
     def poll_s(self) -> float:

@@ -30,6 +30,14 @@ LEGEND: dict[str, str] = {
     "finished": "number: updates; value: samples; note: which stop condition",
     "restored": "number: updates in the snapshot that this life starts from",
     "persisted": "peer: mirror, if it is there; number: updates that are durable now; value: the mirror's life",
+    "staged": "peer: sender, with its life; number: sequence; value: portions in the bundle",
+    # coordinator
+    "given": "peer: replica, with its life; number: first portion; value: how many; note: why",
+    "arrived": "peer: replica, with its life; number: sequence of the bundle; value: portions; note: what became of it, and why",
+    "covered": "number: bundles of the exact cover; value: loss; note: portions given again, backups given and won, portions wasted",
+    "tried": "number: evaluations so far; value: loss; note: step and slope",
+    "stepped": "number: iteration; value: loss; note: step, largest element of the gradient, evaluations",
+    "reset": "number: iteration; note: why the history is begun anew",
     # evaluator
     "evaluated": "number: least updates of any shard; value: loss; note: accuracy",
     "unwritten": "number: updates in a snapshot that could not be written; note: why",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.job import EVALUATOR, mirror_of, role_kind, role_number, shard_of
+from core.job import COORDINATOR, EVALUATOR, mirror_of, role_kind, role_number, shard_of
 from core.messages import Sender
 from core.node import Recorder
 from core.placement import NOTHING, Needs, Site, place
@@ -211,7 +211,7 @@ class Membership:
 
     def news(self, role: Role, known: int) -> tuple[Member, ...]:
         """What has changed since the version that a role knows, of those it has to do with: shards hear of everybody, to
-        fence earlier lives; all others of shards.
+        fence earlier lives, and the coordinator, to give out again what they had; all others of these two.
         """
         since = known - self._life if known >= self._life else 0
         if since == len(self._roster):
@@ -219,7 +219,7 @@ class Membership:
         key = serves(role.name), since
         if key not in self._news:  # at the beginning everybody asks the same
             members = {member.name: member for member in self._roster[since:]}
-            self._news[key] = tuple(member for member in members.values() if key[0] or role_kind(member.name) == "shard")
+            self._news[key] = tuple(member for member in members.values() if key[0] or role_kind(member.name) in ("shard", COORDINATOR))
         return self._news[key]
 
     # decisions
@@ -388,7 +388,7 @@ class Membership:
 
     def consider_end(self) -> None:
         shards, replicas = self.of("shard"), self.of("replica")
-        for role in self.of("shard", "mirror", EVALUATOR):
+        for role in self.of("shard", "mirror", COORDINATOR, EVALUATOR):
             if role.state is State.GIVEN_UP:
                 self.conclude("failed", f"{role.name} was given up: {role.note}")
                 return
@@ -482,7 +482,7 @@ class Membership:
 
 def serves(name: str) -> bool:
     """Does that role have an address?"""
-    return role_kind(name) in ("shard", "mirror")
+    return role_kind(name) in ("shard", "mirror", COORDINATOR)
 
 
 def apart(name: str) -> str:

@@ -88,8 +88,8 @@ def clone(vector: Any) -> Any:
 
 
 @dataclass(slots=True, eq=False)
-class Fetch(Request[Parameters]):
-    """Ask a shard for its slice.
+class Fetching(Request[R]):
+    """Ask a shard for a slice.
 
     `into`: a buffer that the asking host may receive the answer in.  `room`: memory of the asking process in which the shard
     may lay its slice at once, where the serving host can see that.  `copied`: how the serving host wants the shard's copy else,
@@ -99,6 +99,18 @@ class Fetch(Request[Parameters]):
     into: Any = field(default=None, repr=False)
     room: Any = field(default=None, repr=False)
     copied: Callable[[Any], Any] = field(default=clone, repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Fetch(Fetching[Parameters]):
+    """Of the parameters as they are now."""
+
+
+@dataclass(slots=True, eq=False)
+class FetchPoint(Fetching["Parameters | Behind"]):
+    """Of the parameters at a point where a coordinator wants gradients; Behind where the shard is not there, or not any more."""
+
+    point: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -147,7 +159,8 @@ class Entry:
 
     number: int
     sender: Sender
-    change: Push | Finish
+    change: Push | Finish | Request[Any]
+    """The last is of Sandblaster: `core.coordination.Operate`."""
 
 
 # What passes between a shard and its mirror.
@@ -166,7 +179,7 @@ class Copy(Request["Accepted | Behind"]):
 
 @dataclass(slots=True, eq=False)
 class Behind(Reply):
-    """The mirror does not hold everything up to this: it never had, or some of it has yet to come."""
+    """Whoever answers does not hold everything up to this: it never had, has lost it, or some of it has yet to come."""
 
 
 @dataclass(slots=True, eq=False)

@@ -21,6 +21,10 @@ class Status:
     loss: float | None = None
     accuracy: float | None = None
     """Of the evaluator's last look."""
+    staged_bytes: int = 0
+    """The most that was ever staged, of a shard of Sandblaster."""
+    progress: str = ""
+    """Of the coordinator: batch, portions, backups, in words."""
 
 
 @dataclass(slots=True, eq=False)

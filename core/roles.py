@@ -7,17 +7,18 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from core import downpour, sandblaster
 from core.attendance import Attendance
-from core.downpour import replica
+from core.coordinator import coordinator
 from core.durability import Mirror, keep_last, keeping, recovered
 from core.evaluator import Final, evaluator
-from core.job import Job, role_kind, role_number, shard_of
+from core.job import COORDINATOR, Job, role_kind, role_number, shard_of
 from core.messages import Sender
 from core.node import Node
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
-from core.work import Minibatches, Network
+from core.work import Minibatches, Network, Portioned
 
 
 class Making(Protocol):
@@ -28,6 +29,7 @@ class Making(Protocol):
     @property
     def network(self) -> Network: ...
     def data(self, number: int, life: int, /) -> Minibatches: ...
+    def portions(self) -> Portioned: ...
     def rule(self) -> Rule: ...
 
 
@@ -58,6 +60,8 @@ async def live(
         role = live_mirror(node, making, attendance)
     elif kind == "replica":
         role = live_replica(node, making, attendance)
+    elif kind == COORDINATOR:
+        role = coordinator(node, making.job, attendance)
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
@@ -111,7 +115,10 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
 
 async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
     await attendance.begun.wait()
-    await replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
+    if making.job.sandblaster is None:
+        await downpour.replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
+    else:
+        await sandblaster.replica(node, making.job, making.network, making.portions())
 
 
 async def live_evaluator(node: Node, making: Making, attendance: Attendance) -> Final:

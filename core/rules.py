@@ -110,4 +110,18 @@ class Adam:
             w.addcdiv_(m, v.sqrt().div_(root).add_(self.epsilon), value=-rate)
 
 
+@dataclass(slots=True)
+class NoRule:
+    """Nothing is ever applied: in Sandblaster the coordinator says what becomes of the parameters."""
+
+    state: dict[str, Any] = field(default_factory=dict)
+    traffic: ClassVar[int] = 0
+
+    def start(self, parameters: Any) -> None:
+        """No state."""
+
+    def apply(self, parameters: Any, gradient: Any) -> None:  # noqa: ARG002  a rule's signature
+        raise AssertionError("a gradient reached a shard that applies none")
+
+
 RULES: dict[str, type[Rule]] = {"sgd": Sgd, "momentum": Momentum, "adagrad": Adagrad, "adam": Adam}

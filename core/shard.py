@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from core.job import Job
 from core.messages import Accepted, Ask, Entry, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
@@ -44,7 +44,10 @@ class NoTrail:
 
 
 class Shard:
-    """One life of a parameter shard."""
+    """One life of a parameter shard.
+
+    `core/staging.py` is one that stages pushes instead; it overrides `over`, `note`, `apply` and `judge_end`.
+    """
 
     def __init__(self, node: Node, job: Job, parameters: Any, rule: Rule) -> None:
         """`parameters` is this shard's own vector from here on; nobody else may hold it."""
@@ -94,20 +97,25 @@ class Shard:
         if admission is Admission.REPEATED:
             self.node.record("duplicate", sender.label, push.sequence)
             return Outcome(Accepted(self.updates), durable=self.trail.settled())
+        if reason := self.over(push):
+            return Outcome(Finished(reason), durable=self.trail.settled())
+        self.note(sender, push)
+        self.apply(sender, push)
+        durable = self.trail.add(Entry(self.position, sender, push))
+        self.judge_end()
+        return Outcome(Accepted(self.updates), self.cost_of_update, durable)
+
+    def over(self, _: Push) -> str:
+        """Why this push will never be applied ("": it will be now)."""
         if self._time_limit_s is not None and self.node.now() >= self._time_limit_s:
             self.finish(f"{self._time_limit_s:g} s")
-        if self.finished:
-            return Outcome(Finished(self.finished), durable=self.trail.settled())
+        return self.finished
+
+    def note(self, sender: Sender, push: Push) -> None:
+        """Write down that a push counts now."""
         staleness = max(0, self.updates - push.based_on)  # a restored shard may stand before what was based on
         self._staleness += staleness
-        self.apply(sender, push)
         self.node.record("applied", sender.label, push.sequence, staleness)
-        durable = self.trail.add(Entry(self.position, sender, push))
-        if self.updates >= self._update_limit:
-            self.finish(f"{self.updates} updates")
-        elif self.samples >= self._sample_limit:
-            self.finish(f"{self.samples} samples")
-        return Outcome(Accepted(self.updates), self.cost_of_update, durable)
 
     def apply(self, sender: Sender, push: Push) -> None:
         """One update."""
@@ -118,14 +126,22 @@ class Shard:
         self.samples += push.samples
         self.position += 1
 
+    def judge_end(self) -> None:
+        if self.updates >= self._update_limit:
+            self.finish(f"{self.updates} updates")
+        elif self.samples >= self._sample_limit:
+            self.finish(f"{self.samples} samples")
+
     def replay(self, entry: Entry) -> None:
         """Do again what an earlier life did, or what the shard did whose mirror this is."""
         assert entry.number == self.position + 1, f"entry {entry.number} after {self.position}"
         if isinstance(entry.change, Push):
             self.apply(entry.sender, entry.change)
-        else:
+        elif isinstance(entry.change, Finish):
             self.position += 1
             self.finished = entry.change.reason
+        else:
+            raise AssertionError(f"a {type(entry.change).__name__} changes nothing here")
 
     def fetch(self, fetch: Fetch) -> Outcome:
         """What fetches between two updates are told is one and the same copy, unless they bring a place for one of their own."""
@@ -188,7 +204,7 @@ class Shard:
         return manifest, {key: vector.clone() for key, vector in vectors.items()}
 
     @classmethod
-    def restored(cls, node: Node, job: Job, rule: Rule, manifest: dict[str, Any], vectors: dict[str, Any]) -> Shard:
+    def restored(cls, node: Node, job: Job, rule: Rule, manifest: dict[str, Any], vectors: dict[str, Any]) -> Self:
         """A shard that goes on from a snapshot; the vectors are its own from here on."""
         rule.state.update(manifest["state"], **{key: vector for key, vector in vectors.items() if key != "parameters"})
         shard = cls(node, job, vectors["parameters"], rule)

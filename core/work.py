@@ -68,3 +68,17 @@ class Minibatches(Protocol):
 
     def minibatch(self, step: int) -> Any:
         """The batch of that step of this life, opaque to the protocol."""
+
+
+class Portioned(Protocol):
+    """The data of one batch, cut into portions; the same at every call and for everybody."""
+
+    def portion(self, number: int) -> Any:
+        """Opaque to the protocol, as a minibatch."""
+
+
+class NoPortions:
+    """Of protocols that take minibatches."""
+
+    def portion(self, number: int) -> Any:
+        raise AssertionError(f"portion {number} of data that is not cut into any")

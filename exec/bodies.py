@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from core.coordination import Operate
 from core.messages import (
     Accepted,
     Ask,
@@ -16,6 +17,7 @@ from core.messages import (
     Copy,
     Entry,
     Fetch,
+    FetchPoint,
     Finish,
     Finished,
     Install,
@@ -67,7 +69,9 @@ def write_copy(copy: Copy) -> wire.Copy:
     head: dict[str, Any] = {"number": copy.entry.number, "sender": sender.name, "life": sender.incarnation}
     if isinstance(change, Push):
         return wire.Copy(push=write_push(change), **head)
-    return wire.Copy(finish=wire.Finish(reason=fit(change.reason)), **head)
+    if isinstance(change, Finish):
+        return wire.Copy(finish=wire.Finish(reason=fit(change.reason)), **head)
+    return wire.Copy(document=write_document(change), **head)
 
 
 def read_copy(body: wire.Copy, gradient: Any) -> Copy:
@@ -79,6 +83,8 @@ def read_copy(body: wire.Copy, gradient: Any) -> Copy:
         return Copy(Entry(body.number, sender, read_push(body.push, gradient)))
     if body.HasField("finish"):
         return Copy(Entry(body.number, sender, read_finish(body.finish)))
+    if body.HasField("document"):
+        return Copy(Entry(body.number, sender, reader_of(Operate)(body.document, None)))
     raise Malformed(Fault.UNDECODABLE, f"entry {body.number} changes nothing")
 
 
@@ -157,6 +163,7 @@ def reason(body: type[Any], kind: type[Any]) -> Body:
 REQUESTS: dict[str, Body] = {
     "join": empty(wire.Join, Join),
     "fetch": empty(wire.Fetch, Fetch),
+    "fetch_point": Body(FetchPoint, lambda fetch: wire.FetchPoint(point=fetch.point), lambda body, _: FetchPoint(point=body.point)),
     "push": Body(Push, write_push, read_push),
     "ask": empty(wire.Ask, Ask),
     "finish": reason(wire.Finish, Finish),

@@ -1,4 +1,4 @@
-"""Messages of supervision as JSON documents: many small fields, seldom sent, checked by pydantic against core's own types."""
+"""Messages of supervision and coordination as JSON documents: many small fields, seldom sent, checked by pydantic against core's own types."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from core.coordination import Memory, Missing, Operate, Recall, Task, Values, Want
 from core.messages import Reply, Request
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
 from exec.malformed import fit
 
-KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Beat, Standing, Report, Orders, Inquire, Conclude, Overview)}
+KINDS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        *(Beat, Standing, Report, Orders, Inquire, Conclude, Overview),
+        *(Want, Task, Recall, Memory, Operate, Values, Missing),
+    )
+}
 
 
 class NoDocument(Exception):

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from core.chance import stream
+from core.coordination import Memory, Missing, Operate, Recall, Task, Values, Want
 from core.journal import Journal, one_line
 from core.messages import (
     Accepted,
@@ -32,6 +33,7 @@ from core.messages import (
     CallFailed,
     Copy,
     Fetch,
+    FetchPoint,
     Finish,
     Finished,
     Install,
@@ -80,6 +82,7 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Ask: (Progress,),
     Finish: (Progress,),
     Fetch: (Parameters,),
+    FetchPoint: (Parameters, Behind),
     Push: (Accepted, Finished),
     Copy: (Accepted, Behind),
     Install: (Accepted, Behind),
@@ -88,6 +91,9 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Inquire: (Overview,),
     Conclude: (Overview,),
     Relay: (Relayed,),
+    Want: (Task, Finished),
+    Recall: (Memory,),
+    Operate: (Values, Missing, Behind, Finished),
 }
 """What each request can be answered with, a refusal apart."""
 

@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from core.coordination import Operate
 from core.messages import Entry, Finish, Push, Sender
 from core.node import StoreFailed
+from exec import documents
 from exec.disk import Named, checksum, create, listing, naming, read_into, remove, sync, write_all, write_checked
 
 MARK = b"odb1"
@@ -106,12 +108,15 @@ def record(entry: Entry) -> list[Any]:
     """Header and gradient of a record, as buffers."""
     header: dict[str, Any] = {"number": entry.number, "sender": entry.sender.name, "life": entry.sender.incarnation}
     gradient: list[Any] = []
-    if isinstance(entry.change, Finish):
-        header["finish"] = entry.change.reason
+    push = entry.change
+    if isinstance(push, Finish):
+        header["finish"] = push.reason
+    elif not isinstance(push, Push):
+        kind, text = documents.encode(push)
+        header[kind] = json.loads(text)
     else:
         from exec.tensors import parts_of
 
-        push = entry.change
         header |= {"sequence": push.sequence, "gradients": push.gradients, "samples": push.samples, "based_on": push.based_on}
         header["dtype"], gradient = parts_of(push.gradient)
     return [json.dumps(header).encode(), *gradient]
@@ -120,9 +125,11 @@ def record(entry: Entry) -> list[Any]:
 def entry_of(header: bytearray, gradient: bytearray) -> Entry:
     """The meaning of a record; a gradient is a tensor in the buffer that is given."""
     told = json.loads(header)
-    change: Push | Finish
+    change: Push | Finish | Operate
     if "finish" in told:
         change = Finish(told["finish"])
+    elif "operate" in told:
+        change = documents.adapter("operate").validate_python(told["operate"])
     else:
         import torch
 

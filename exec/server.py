@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from core.messages import Fetch, Refusal, Reply, Request, Sender, misaddressed
+from core.messages import Fetching, Refusal, Reply, Request, Sender, misaddressed
 from exec import addresses
 from exec.certificates import Credentials
 from exec.codec import (
@@ -106,7 +106,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         if call.payload is None:
             end_here(messages)
             request = call.request(None)
-            if isinstance(request, Fetch):
+            if isinstance(request, Fetching):
                 self.prepare(request, call)
             return self.handler.handle(request, call.sender, len(header))
         self.check(call.payload)
@@ -120,7 +120,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             request = call.request(collect(messages, call.payload))
         return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
 
-    def prepare(self, fetch: Fetch, call: Call) -> None:
+    def prepare(self, fetch: Fetching[Any], call: Call) -> None:
         """Where, and else in which form, the shard shall copy its slice."""
         from exec.tensors import cut
 

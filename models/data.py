@@ -189,3 +189,15 @@ class ReplicaMinibatches:
             self._epoch = epoch
         inputs, targets = self.samples.pick(self._order[position * self.batch : (position + 1) * self.batch])
         return Batch(inputs, targets, chance.number(self.seed, self.entity, f"draws of step {step}, life {self.life}"))
+
+
+class TrainingPortions:
+    """The first so many of the training samples, which are in an order of the seed's, cut into portions that differ by one sample."""
+
+    def __init__(self, samples: Samples, count: int, portions: int, seed: int) -> None:
+        self.samples, self.count, self.portions, self.seed = samples, count, portions, seed
+
+    def portion(self, number: int) -> Batch:
+        first, end = self.count * number // self.portions, self.count * (number + 1) // self.portions
+        inputs, targets = self.samples.pick(torch.arange(first, end))
+        return Batch(inputs, targets, chance.number(self.seed, f"portion/{number}", "draws"))

@@ -36,3 +36,13 @@ class PhantomMinibatches:
 
     def minibatch(self, _step: int) -> int:
         return self.batch
+
+
+class PhantomPortions:
+    """Portions that are a number of samples."""
+
+    def __init__(self, samples: int, count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def portion(self, number: int) -> int:
+        return self.samples * (number + 1) // self.count - self.samples * number // self.count

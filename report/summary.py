@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.job import replica_name
 from report.tally import Tally, distribution
-from scenarios.schema import Scenario
+from scenarios.schema import Downpour, Scenario
 from scenarios.units import in_words
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "seconds": tally.finished_at(),
         "wall_seconds": None,
         "updates": tally.updates if len(tally.by_shard) == shards else 0,  # a shard that applied nothing has no record of it
+        "batches": tally.batches,
+        "portions": dict(tally.portions),
+        "training_loss": finite(tally.steps[-1].loss) if tally.steps else None,
         "loss": finite(last.loss) if last else None,
         "accuracy": last.accuracy if last else None,
         "messages": 0,
         "bytes": 0,
         "staleness": distribution(tally.staleness),
-        "n_push": scenario.protocol.n_push,
+        "n_push": getattr(scenario.protocol, "n_push", 1),
         "gradients_per_push": gradients_per_push(scenario, tally),
         "pushes_by_replica": {name: round(count / shards, 1) for name, count in sorted(senders.items(), key=by_number)},
         "repeated": tally.events["repeated"],
@@ -66,13 +69,15 @@ def declared_cost(scenario: Scenario) -> str:
 
 def gradients_per_push(scenario: Scenario, tally: Tally) -> float | None:
     """How many minibatches went into a push on average: n_push, and more where pushes take longer than computing."""
+    if not isinstance(scenario.protocol, Downpour):
+        return None
     updates = sum(tally.by_shard[shard] for shard in tally.samples)
     return round(sum(tally.samples.values()) / scenario.protocol.batch / updates, 2) if updates else None
 
 
 def in_epochs(scenario: Scenario, reason: str) -> str:
     """Shards count samples; whoever asked for epochs reads epochs."""
-    epochs = scenario.protocol.stop.epochs
+    epochs = scenario.protocol.stop.epochs if isinstance(scenario.protocol, Downpour) else None
     return f"{epochs:g} epochs, {reason}" if epochs is not None and reason.endswith(" samples") else reason
 
 
@@ -122,14 +127,37 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
     if summary["seconds"] is not None:
         wall = f"   ({in_words(summary['wall_seconds'])} of wall time)" if summary["world"] == "sim" else ""
         found.append((kind, in_words(summary["seconds"]) + wall))
+    found += learnt(summary) + traffic(summary)
+    odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
+    if odd:
+        found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))
+    if summary["world"] == "sim" and summary["cost"] != "own":
+        found.append(("charged cost", summary["cost"]))
+    if summary["digest"]:
+        found.append(("digest", summary["digest"]))
+    return found
+
+
+def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rate = f"   ({summary['updates'] / summary['seconds']:.4g}/s)" if summary["seconds"] else ""
-    found.append(("updates", f"{summary['updates']:,}{rate}"))
+    found = [("updates", f"{summary['updates']:,}{rate}")]
+    if summary["batches"]:
+        found = [("iterations", f"{summary['updates']:,}{rate}, {summary['batches']} passes over the data")]
+        found.append(("portions", "{given:,} given, {backups:,} as backups; {wasted:,} came in vain".format(**summary["portions"])))
+    if summary["training_loss"] is not None:
+        found.append(("training loss", f"{summary['training_loss']:.6g}"))
     if summary["loss"] is not None:
         found.append(("held-out loss", f"{summary['loss']:.4f}"))
     if summary["accuracy"] is not None:
         found.append(("held-out accuracy", f"{summary['accuracy']:.4f}"))
-    staleness = summary["staleness"]
-    found.append(("staleness", f"mean {staleness['mean']:.2f}, p50 {staleness['p50']}, p99 {staleness['p99']}, max {staleness['max']}"))
+    return found
+
+
+def traffic(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    found, staleness = [], summary["staleness"]
+    if summary["protocol"] == "downpour":
+        told = f"mean {staleness['mean']:.2f}, p50 {staleness['p50']}, p99 {staleness['p99']}, max {staleness['max']}"
+        found.append(("staleness", told))
     found.append(("messages", f"{summary['messages']:,} of together {summary['bytes'] / 1e6:,.1f} MB"))
     pushes = list(summary["pushes_by_replica"].values())
     if pushes:
@@ -138,11 +166,4 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
         )
     if summary["gradients_per_push"] is not None and summary["gradients_per_push"] > 1.1 * summary["n_push"]:
         found.append(("gradients a push", f"{summary['gradients_per_push']:g} on average: pushing takes longer than computing"))
-    odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
-    if odd:
-        found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))
-    if summary["world"] == "sim" and summary["cost"] != "own":
-        found.append(("charged cost", summary["cost"]))
-    if summary["digest"]:
-        found.append(("digest", summary["digest"]))
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from core.job import COORDINATOR
 from core.journal import Journal, Record, Watcher, number_or_nan
 
 
@@ -34,34 +35,58 @@ class Tally:
     samples: dict[str, float] = field(default_factory=dict)
     """Of each shard that finished."""
 
+    batches: int = 0
+    """Of Sandblaster: passes over the data."""
+    portions: Counter[str] = field(default_factory=lambda: Counter(given=0, backups=0, wasted=0))
+    """Of Sandblaster: how many were given out, of them as backups, and how many came when they were of no use."""
+    steps: list[Evaluation] = field(default_factory=list)
+    """Of Sandblaster: the training loss after each iteration."""
+
     COUNTED = ("repeated", "duplicate", "refused", "crashed", "dropped")
+
+    @property
+    def takers(self) -> dict[str, Watcher]:
+        """Who counts which event."""
+        takers: dict[str, Watcher] = {
+            "applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish,
+            "staged": self.staged, "given": self.given, "arrived": self.arrived, "covered": self.covered, "stepped": self.stepped,
+        }  # fmt: skip
+        return takers | dict.fromkeys(self.COUNTED, self.count)
 
     def attach(self, journal: Journal) -> None:
         """Count every record from now on."""
-        journal.watch("applied", self.applied)
-        journal.watch("restored", self.restored)
-        journal.watch("evaluated", self.evaluated)
-        journal.watch("finished", self.finish)
-        for event in self.COUNTED:
-            journal.watch(event, self.count)
+        for event, taker in self.takers.items():
+            journal.watch(event, taker)
 
     def read(self, records: Iterable[Record]) -> None:
         """Count records that were written before."""
-        takers: dict[str, Watcher] = {
-            "applied": self.applied,
-            "restored": self.restored,
-            "evaluated": self.evaluated,
-            "finished": self.finish,
-        }
-        takers |= dict.fromkeys(self.COUNTED, self.count)
+        takers = self.takers
         for record in records:
             if record.event in takers:
                 takers[record.event](*record)
 
     def applied(self, _time_s: float, node: str, _life: int, _event: str, peer: str, _number: int, value: float, _note: str) -> None:
-        self.staleness[value] += 1
-        self.by_sender[peer] += 1
         self.by_shard[node] += 1
+        self.events["applied"] += 1
+        if not peer.startswith(COORDINATOR):  # its steps are no gradients
+            self.staleness[value] += 1
+            self.by_sender[peer] += 1
+
+    def staged(self, _time_s: float, _node: str, _life: int, _event: str, peer: str, *_: object) -> None:
+        self.by_sender[peer] += 1
+
+    def given(self, _time_s: float, _node: str, _life: int, _event: str, _peer: str, _number: int, value: float, note: str) -> None:
+        self.portions["given"] += int(value)
+        self.portions["backups"] += int(value) if note.startswith("backup") else 0
+
+    def arrived(self, _time_s: float, _node: str, _life: int, _event: str, _peer: str, _number: int, value: float, note: str) -> None:
+        self.portions["wasted"] += int(value) if note.startswith("useless") else 0
+
+    def covered(self, *_: object) -> None:
+        self.batches += 1
+
+    def stepped(self, time_s: float, _node: str, _life: int, _event: str, _peer: str, number: int, value: float, _note: str) -> None:
+        self.steps.append(Evaluation(time_s, number, value, None))
 
     def restored(self, _time_s: float, node: str, _life: int, _event: str, _peer: str, number: int, *_: object) -> None:
         self.by_shard[node] = number

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from core.job import EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
+from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from scenarios.schema import Fault, Scenario
 
@@ -246,15 +246,16 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield from missing_file("data.source", data.source)
     if protocol is not None:
         stop = protocol.stop
-        if stop.updates is None and stop.epochs is None and stop.time is None:
+        sure = [key for key in ("updates", "epochs", "iterations", "time") if key in type(stop).model_fields]
+        if all(getattr(stop, key) is None for key in sure):
             yield (
                 "protocol.stop",
-                "nothing here is sure to happen; allowed: updates, epochs or time, and loss or accuracy beside one of them",
+                f"nothing here is sure to happen; allowed: {', '.join(sure[:-1])} or {sure[-1]}, and loss or accuracy beside one of them",
             )
         if sections.get("numerics") == "timing" and model is not None and model.start is not None:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
-            yield "protocol.stop", "loss and accuracy need numerics = 'real'; allowed: updates, epochs, time"
+            yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
         yield from senseless_faults(sections, protocol)
 
 
@@ -292,7 +293,7 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
                 f"fault.{number}.target",
                 f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'",
             )
-        vital = [name for name in fnmatch.filter(names, fault.target) if name.startswith(("shard", "mirror", SUPERVISOR))]
+        vital = [name for name in fnmatch.filter(names, fault.target) if name.startswith(("shard", "mirror", COORDINATOR, SUPERVISOR))]
         if fault.kind == "crash" and fault.repair is None and vital:
             yield f"fault.{number}.repair", f"missing; without {vital[0]} the job cannot go on"
 
@@ -302,4 +303,5 @@ def role_names(protocol: Any, *, real: bool = True) -> list[str]:
     shards = [shard_name(number) for number in range(protocol.shards)]
     mirrors = [mirror_of(shard) for shard in shards] if protocol.durability == "mirror" else []
     replicas = [replica_name(number) for number in range(protocol.replicas)]
-    return [*shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]
+    coordinator = [COORDINATOR] if protocol.kind == "sandblaster" else []
+    return [*coordinator, *shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import job as core_job
 from core.job import Job, Shared, Stop, role_kind, shard_name
 from core.membership import Role
 from core.placement import Needs
-from core.rules import RULES, Rule
+from core.rules import RULES, NoRule, Rule
 from core.timings import Timings
 from core.vector import cut
-from core.work import Minibatches, Network
+from core.work import Minibatches, Network, NoPortions, Portioned
 from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
-from models.phantom_network import PhantomMinibatches, PhantomNetwork
+from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
 from scenarios.load import Mistake, ScenarioError, role_names
-from scenarios.schema import HONOURED_BY, Scenario
+from scenarios.schema import HONOURED_BY, Downpour, Sandblaster, Scenario
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork
@@ -45,10 +46,14 @@ class Plan:
     network: Network
     data: Callable[[int, int], Minibatches]
     """Replica's number and life -> its minibatches."""
+    portions: Callable[[], Portioned]
+    """Of Sandblaster's batch."""
     payload_scale: float
 
     def rule(self) -> Rule:
         """A fresh rule, without state."""
+        if isinstance(self.scenario.protocol, Sandblaster):
+            return NoRule()
         given = self.scenario.protocol.rule.model_dump()
         return RULES[given.pop("kind")](**given)
 
@@ -86,7 +91,26 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
         raise complaint(
             scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share"
         )
-    return Plan(scenario, job(scenario, len(network), training_samples), network, data, payload_scale)
+    return Plan(
+        scenario, job(scenario, len(network), training_samples), network, data, portions(scenario, network, training_samples), payload_scale
+    )
+
+
+def portions(scenario: Scenario, network: Network, training_samples: int) -> Callable[[], Portioned]:
+    """How the data of Sandblaster's batch are cut."""
+    protocol = scenario.protocol
+    if not isinstance(protocol, Sandblaster):
+        return NoPortions
+    samples = max(1, round(protocol.fraction * training_samples))
+    if samples < protocol.portions:
+        found = f"found {protocol.portions}; the batch has {samples} samples to share"
+        raise complaint(scenario, "protocol.portions", found)
+    if isinstance(network, PhantomNetwork):
+        return lambda: PhantomPortions(samples, protocol.portions)
+    from models.data import TrainingPortions
+
+    train = network.data.train  # type: ignore[attr-defined]
+    return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed)
 
 
 def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:
@@ -102,33 +126,42 @@ def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:
 def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
-    rate = protocol.local_rate
-    if rate is None:
-        rate = LOCAL_SHARE[protocol.rule.kind] * protocol.rule.learning_rate
     parts = cut(parameters, protocol.shards)
-    stop = protocol.stop
+    special = sandblaster(protocol) if isinstance(protocol, Sandblaster) else downpour(protocol, training_samples)
     return Job(
         shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
         replicas=protocol.replicas,
-        stop=Stop(
-            stop.updates,
-            math.ceil(stop.epochs * training_samples) if stop.epochs is not None else None,
-            stop.time,
-            stop.loss,
-            stop.accuracy,
-        ),
-        n_fetch=protocol.n_fetch,
-        n_push=protocol.n_push,
-        local_rate=rate,
-        max_behind=protocol.max_behind,
-        warm_updates=protocol.warmstart,
         deadline_s=protocol.deadline or Timings(protocol.detect_within).deadline_s,
         evaluate_every_s=protocol.evaluate_every,
         durability=protocol.durability,
         snapshot_every_s=protocol.snapshot_every,
-        wire=protocol.wire,
         timings=Timings(protocol.detect_within),
+        **special,
     )
+
+
+def downpour(protocol: Downpour, training_samples: int) -> dict[str, Any]:
+    stop, rate = protocol.stop, protocol.local_rate
+    if rate is None:
+        rate = LOCAL_SHARE[protocol.rule.kind] * protocol.rule.learning_rate
+    samples = math.ceil(stop.epochs * training_samples) if stop.epochs is not None else None
+    return {
+        "stop": Stop(stop.updates, samples, stop.time, stop.loss, stop.accuracy),
+        "n_fetch": protocol.n_fetch, "n_push": protocol.n_push, "local_rate": rate, "max_behind": protocol.max_behind,
+        "warm_updates": protocol.warmstart, "wire": protocol.wire,
+    }  # fmt: skip
+
+
+def sandblaster(protocol: Sandblaster) -> dict[str, Any]:
+    """Iterations, time and gradient are the coordinator's to judge."""
+    stop = protocol.stop
+    return {
+        "stop": Stop(time_s=stop.time, loss=stop.loss, accuracy=stop.accuracy),
+        "sandblaster": core_job.Sandblaster(
+            protocol.portions, protocol.bundle, protocol.copies if protocol.backup != "none" else 0, protocol.minimum_age, protocol.memory,
+            protocol.direction, protocol.line_search, protocol.evaluations, stop.iterations, stop.gradient, stop.relative_loss,
+        ),
+    }  # fmt: skip
 
 
 def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, Callable[[int, int], Minibatches], int]:
@@ -153,13 +186,14 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         network = torch_network.TorchNetwork(module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared)
         if model.start is not None:
             load_start(network, model.start)
+        batch = protocol.batch if isinstance(protocol, Downpour) else 1
         for number in range(protocol.replicas):
-            datasets.ReplicaMinibatches(data.train, number, protocol.replicas, protocol.batch, scenario.seed, 0)
+            datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, 0)
     except InputError as error:
         raise complaint(scenario, "", str(error)) from error
 
     def minibatches(number: int, life: int) -> Minibatches:
-        return datasets.ReplicaMinibatches(data.train, number, protocol.replicas, protocol.batch, scenario.seed, life)
+        return datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, life)
 
     return network, minibatches, len(data.train)
 
@@ -185,7 +219,7 @@ def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Min
     else:
         measured = real_parts(scenario, "cpu", shared=True)[0]
         network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
-    batch = scenario.protocol.batch
+    batch = scenario.protocol.batch if isinstance(scenario.protocol, Downpour) else 1
     total = total_samples(scenario)
     samples = total - held_out_samples(total, scenario.data.held_out)
     return network, lambda _number, _life: PhantomMinibatches(batch), samples

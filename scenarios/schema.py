@@ -110,10 +110,23 @@ class Stop(Table):
     accuracy: Probability | None = None
 
 
-class Downpour(Table):
-    kind: Literal["downpour"]
+class Protocol(Table):
+    """What every protocol has."""
+
     replicas: PositiveInt = 4
     shards: PositiveInt = 2
+    durability: Durability = "snapshot"
+    """What an acknowledgement promises: core/durability.py."""
+    snapshot_every: PositiveDuration = 30.0
+    detect_within: PositiveDuration = 1.0
+    """Within which time a failure is noticed; every other time follows from it: `execctl explain`."""
+    deadline: PositiveDuration | None = None
+    """Of a call, before it is repeated; left out, it follows from detect_within."""
+    evaluate_every: PositiveDuration = 10.0
+
+
+class Downpour(Protocol):
+    kind: Literal["downpour"]
     batch: PositiveInt = 32
     n_fetch: PositiveInt = 1
     n_push: PositiveInt = 1
@@ -122,17 +135,48 @@ class Downpour(Table):
     """The replica's own step; left out, it follows from the rule (docs/PAPER.md)."""
     max_behind: PositiveInt = 8
     warmstart: Updates = 0
-    durability: Durability = "snapshot"
-    """What an acknowledgement promises: core/durability.py."""
-    snapshot_every: PositiveDuration = 30.0
     wire: Wire = "float32"
     """In which type gradients and parameters travel; what the shorter ones round away is carried on (error feedback)."""
-    detect_within: PositiveDuration = 1.0
-    """Within which time a failure is noticed; every other time follows from it: `execctl explain`."""
-    deadline: PositiveDuration | None = None
-    """Of a call, before it is repeated; left out, it follows from detect_within."""
-    evaluate_every: PositiveDuration = 10.0
     stop: Stop = Stop(epochs=20)
+
+
+class SandblasterStop(Table):
+    """Whichever comes first."""
+
+    iterations: PositiveInt | None = None
+    time: PositiveDuration | None = None
+    loss: NotNegative | None = None
+    """On held-out data, as the accuracy."""
+    accuracy: Probability | None = None
+    gradient: NotNegative = 1e-5
+    """The largest element of the gradient of the training loss."""
+    relative_loss: NotNegative = 1e-9
+    """By how much less of itself the training loss has become in an iteration."""
+
+
+class Sandblaster(Protocol):
+    """L-BFGS over portions of the data (paper, section 4.2)."""
+
+    kind: Literal["sandblaster"]
+    portions: PositiveInt = 64
+    """Of a batch: many more than replicas, so that a slow one takes fewer of them."""
+    bundle: PositiveInt = 4
+    """Portions whose gradients a replica sums up before it pushes."""
+    backup: Literal["none", "end-of-batch"] = "end-of-batch"
+    """Is what is still out at the end of a batch given to somebody else as well?"""
+    copies: PositiveInt = 1
+    """So many such copies of a portion at a time."""
+    minimum_age: NotNegative = 1.5
+    """How late is late: so many times as long as usual."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the training data that is a batch, the same in each iteration."""
+    memory: PositiveInt = 10
+    """Pairs of differences that the history keeps."""
+    direction: Literal["vector-free", "two-loop"] = "vector-free"
+    line_search: Literal["wolfe", "armijo"] = "wolfe"
+    evaluations: PositiveInt = 25
+    """Of one line search at most."""
+    stop: SandblasterStop = SandblasterStop(iterations=100)
 
 
 class SpeedSpread(Table):
@@ -257,6 +301,7 @@ class Placement(Table):
     mirror: Needs = Needs()
     replica: Needs = Needs()
     evaluator: Needs = Needs()
+    coordinator: Needs = Needs()
 
 
 class Execution(Table):
@@ -292,7 +337,7 @@ class Scenario(Table):
     numerics: Literal["real", "timing"] = "real"
     model: Model = Model()
     data: Data = Data()
-    protocol: Annotated[Downpour, Field(default_factory=lambda: Downpour(kind="downpour"))]
+    protocol: Annotated[Downpour | Sandblaster, Field(discriminator="kind", default_factory=lambda: Downpour(kind="downpour"))]
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()

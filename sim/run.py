@@ -63,7 +63,7 @@ class Run:
             wall_seconds=round(time.monotonic() - self.began, 3),
             messages=cluster.network.messages,
             bytes=int(cluster.network.bytes),
-            lost_updates=self.tally.staleness.total() - cluster.toll.surviving(),
+            lost_updates=self.tally.events["applied"] - cluster.toll.surviving(),
             faults=cluster.report_faults(),
             notes=not_honoured(self.scenario, "sim"),
             digest=self.journal.digest(),

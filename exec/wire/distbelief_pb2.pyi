@@ -14,7 +14,7 @@ class Payload(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class RequestEnvelope(_message.Message):
-    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "ticket", "room", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document")
+    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "ticket", "room", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document", "fetch_point")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class RequestEnvelope(_message.Message):
     INSTALL_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    FETCH_POINT_FIELD_NUMBER: _ClassVar[int]
     job: str
     sender: str
     incarnation: int
@@ -47,7 +48,8 @@ class RequestEnvelope(_message.Message):
     install: Install
     relay: Relay
     document: Document
-    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., ticket: _Optional[str] = ..., room: _Optional[str] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
+    fetch_point: FetchPoint
+    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., ticket: _Optional[str] = ..., room: _Optional[str] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., fetch_point: _Optional[_Union[FetchPoint, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ()
@@ -56,6 +58,12 @@ class Join(_message.Message):
 class Fetch(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class FetchPoint(_message.Message):
+    __slots__ = ("point",)
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    point: int
+    def __init__(self, point: _Optional[int] = ...) -> None: ...
 
 class Push(_message.Message):
     __slots__ = ("sequence", "gradients", "samples", "based_on")
@@ -80,18 +88,20 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Copy(_message.Message):
-    __slots__ = ("number", "sender", "life", "push", "finish")
+    __slots__ = ("number", "sender", "life", "push", "finish", "document")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     number: int
     sender: str
     life: int
     push: Push
     finish: Finish
-    def __init__(self, number: _Optional[int] = ..., sender: _Optional[str] = ..., life: _Optional[int] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    document: Document
+    def __init__(self, number: _Optional[int] = ..., sender: _Optional[str] = ..., life: _Optional[int] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
 
 class Install(_message.Message):
     __slots__ = ("manifest", "name")

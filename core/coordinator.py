@@ -1,0 +1,326 @@
+"""Sandblaster, the coordinator (paper, section 4.2): it never sees a parameter, and nothing that it alone knows matters.
+
+    while not settled                                           core/lbfgs.minimise
+      cut the batch into portions, give them to replicas        Desk, core/portions.Portions
+      near the end of the batch give what is out again
+      have the shards add up an exact cover                     Batches.evaluate
+      direction, line search, step: operations on the shards    Shards.operate
+
+What a next life must know is a *memo* that shards keep beside the vectors, under the same promise.  It is given with the very
+request that changes the vectors, so it cannot say anything else than they do.  A new life asks every shard for its memo.  If
+some took the last step and others did not, the others take it now; if a shard has lost more than that, everybody goes on from the
+parameters as they are, with a new history.  What was under way is done again: nothing provisional is ever used by two lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from core.attendance import Attendance
+from core.coordination import Done, Gather, Memory, Missing, Operate, Recall, Task, Values, Want
+from core.job import Job, role_kind
+from core.lane import Flight
+from core.lbfgs import DIRECTION, PARAMETERS, Evaluate, Settings, State, Stopped, Trial, minimise
+from core.messages import Finish, Finished, Refusal, Request, Sender
+from core.node import Node, Outcome
+from core.operations import Combine, Dot, Drop, Operation, merged, operation_of
+from core.portions import Backups, BundleId, Portions
+from core.reports import Member, Status
+from core.staging import POINT
+
+KEPT = (PARAMETERS, "gradient", "s.", "y.")
+"""Vectors that are not of an evaluation under way."""
+
+
+class Setback(Exception):
+    """A shard has lost something: whatever was under way begins anew."""
+
+
+class Over(Exception):
+    """The job has finished; the message says why."""
+
+
+class Unstaged(Exception):
+    """Shards do not have these bundles any more."""
+
+    def __init__(self, bundles: set[BundleId]) -> None:
+        super().__init__(f"{len(bundles)} bundles")
+        self.bundles = bundles
+
+
+async def coordinator(node: Node, job: Job, attendance: Attendance) -> None:
+    """One life of the coordinator; it serves until the process is ended.  Raises Refused when a later life is up."""
+    assert job.sandblaster is not None
+    desk = Desk(node, job)
+    attendance.status, attendance.on_member = desk.status, desk.hear
+    attendance.address = node.serve(desk)
+    attendance.beat()
+    await attendance.begun.wait()
+    try:
+        while True:
+            try:
+                reason = await Batches(node, job, desk).run()
+            except Setback as setback:
+                node.record("reset", "", desk.iteration, note=str(setback))
+            else:
+                break
+    except Over as over:
+        reason = str(over)
+    desk.finish(reason)
+    await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
+    await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
+
+
+class Shards:
+    """All shards as one space of vectors, of which only numbers come back (`core.lbfgs.Space`)."""
+
+    def __init__(self, node: Node, job: Job) -> None:
+        self.node, self.names, self.deadline_s = node, [shared.name for shared in job.shards], job.deadline_s
+        self.after = dict.fromkeys(self.names, 0)
+        """The last request that each has carried out."""
+        self.number = self.steps = 0
+
+    async def recall(self) -> list[Memory]:
+        """Earlier lives are refused from now on; what they left."""
+        return await asyncio.gather(*(Flight(self.node, name, Recall(), self.deadline_s).arrival() for name in self.names))
+
+    async def operate(self, *operations: Operation) -> list[float]:
+        return await self.carry_out(operations)
+
+    async def carry_out(
+        self, operations: Sequence[Operation], *, gather: Gather | None = None, point: int = 0, step: bool = False, memo: str = "",
+        only: Sequence[str] = (),
+    ) -> list[float]:  # fmt: skip
+        """Have every shard do it, or only some of them; the numbers.  Raises Unstaged, Setback and Over."""
+        self.number += 1
+        self.steps += step
+        asked = list(only) or self.names
+        flights = []
+        for name in asked:
+            if step:
+                self.node.record("pushed", name, self.steps, 1)
+            request = Operate(self.number, self.after[name], tuple(operations), gather, point, self.steps if step else 0, memo)
+            flights.append(Flight(self.node, name, request, self.deadline_s))
+        replies = dict(zip(asked, await asyncio.gather(*(flight.arrival() for flight in flights)), strict=True))
+        for name, reply in replies.items():
+            if isinstance(reply, Values):
+                self.after[name] = self.number
+                if step:
+                    self.node.record("acknowledged", name, self.steps)
+        for reply in replies.values():
+            if isinstance(reply, Finished):
+                raise Over(reply.reason)
+        if lost := [name for name, reply in replies.items() if not isinstance(reply, Values | Missing)]:
+            raise Setback(f"{', '.join(lost)} lost what it was asked for")
+        if missing := {bundle for reply in replies.values() if isinstance(reply, Missing) for bundle in reply.bundles}:
+            raise Unstaged(missing)
+        return merged(operations, [reply.numbers for reply in replies.values() if isinstance(reply, Values)])
+
+
+class Desk:
+    """The coordinator's server: gives replicas their work, and takes in what they report."""
+
+    def __init__(self, node: Node, job: Job) -> None:
+        assert job.sandblaster is not None
+        self.node, self.job, self.options = node, job, job.sandblaster
+        self.portions: Portions | None = None
+        self.point = self.iteration = 0
+        self.over = ""
+        self.loss: float | None = None
+        self.news = asyncio.Event()
+        """Is the batch covered, or has a shard moved?"""
+        self.moved = False
+        self._idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looking: asyncio.TimerHandle | None = None
+        self._usual_s: float | None = None
+        self._affinity: dict[int, str] = {}
+
+    def open(self, point: int) -> Portions:
+        """A batch begins at that point."""
+        backups = Backups(self.options.copies, self.options.minimum_age)
+        self.point, self.portions = point, Portions(
+            self.options.portions, bundle=self.options.bundle, backups=backups, now=self.node.now, affinity=self._affinity,
+            usual_s=self._usual_s,
+        )  # fmt: skip
+        self.release()
+        return self.portions
+
+    def close(self) -> None:
+        """The batch is over: whoever asks waits for the next."""
+        assert self.portions is not None
+        self._affinity, self._usual_s = self.portions.affinity_after(), self.portions.usual_s
+        self.portions = None
+
+    def finish(self, reason: str) -> None:
+        self.over = reason
+        self.release()
+
+    def handle(self, request: Request[Any], sender: Sender) -> Outcome:
+        """Carry out one request, atomically.  Who gets nothing is answered when there may be something."""
+        if not isinstance(request, Want):
+            return Outcome(Refusal(f"a coordinator does not serve {type(request).__name__}"))
+        if self.over:
+            return Outcome(Finished(self.over))
+        if request.done is not None and (fault := self.take(request.done, sender)):
+            self.node.record("refused", sender.label, note=fault)
+            return Outcome(Refusal(fault))
+        assignment = self.portions.give(sender.name, sender.incarnation) if self.portions is not None else None
+        if assignment is None:
+            return Outcome(Task(), durable=self.idle())
+        self.node.record("given", sender.label, assignment.portions[0], len(assignment.portions), assignment.reason)
+        return Outcome(Task(self.point, assignment.portions))
+
+    def take(self, done: Done, sender: Sender) -> str:
+        """A bundle is staged everywhere; why it cannot be, "" if it can."""
+        if not done.portions or not all(0 <= portion < self.options.portions for portion in done.portions):
+            return f"portions {done.portions[:5]} of {self.options.portions}"
+        if self.portions is None or done.point != self.point:
+            self.node.record("arrived", sender.label, done.sequence, len(done.portions), "useless: its batch is over")
+            return ""
+        bundle = BundleId(sender.name, sender.incarnation, done.sequence)
+        decision, reason = self.portions.arrived(bundle, done.portions, done.loss, done.samples)
+        self.node.record("arrived", sender.label, done.sequence, len(done.portions), f"{decision.value}: {reason}")
+        if self.portions.complete:
+            self.news.set()
+        return ""
+
+    def hear(self, member: Member) -> None:
+        """Somebody has come or moved: what an earlier life of a replica had is given out again; shards may have lost something."""
+        if role_kind(member.name) == "replica" and member.life > 1 and self.portions is not None:
+            self.portions.gone(member.name, member.life - 1)
+            self.release()
+        elif role_kind(member.name) == "shard" and member.life > 1:
+            self.moved = True
+            self.news.set()
+
+    def idle(self) -> asyncio.Future[None]:
+        """Ends when there may be something to do; looks again soon, since what is late today was not late yesterday."""
+        if self._looking is None:
+            usual_s = (self.portions.usual_s if self.portions is not None else None) or self.job.poll_s
+            self._looking = asyncio.get_running_loop().call_later(min(self.job.poll_s, usual_s), self.release)
+        return self._idle
+
+    def release(self) -> None:
+        """Answer whoever waits."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        idle, self._idle = self._idle, asyncio.get_running_loop().create_future()
+        idle.set_result(None)
+
+    def status(self) -> Status:
+        return Status(self.iteration, self.over, loss=None, progress=in_words(self.portions) if self.portions is not None else "")
+
+
+def in_words(portions: Portions) -> str:
+    """For the journal, and for an operator."""
+    counters = portions.counters
+    return f"{counters.given} given, {counters.backups} backups, {counters.backups_won} won, {counters.wasted} portions wasted"
+
+
+class Batches:
+    """The work of the coordinator's life since it last asked the shards what they know."""
+
+    def __init__(self, node: Node, job: Job, desk: Desk) -> None:
+        assert job.sandblaster is not None
+        self.node, self.job, self.desk, self.options = node, job, desk, job.sandblaster
+        self.shards = Shards(node, job)
+        self.serial = 0
+        """Of the last memo."""
+
+    async def run(self) -> str:
+        """To the end; why.  Raises Setback and Over."""
+        state = await self.take_over()
+        options = self.options
+        settings = Settings(
+            memory=options.memory, direction=options.direction.replace("-", "_"), search={"wolfe": "strong_wolfe", "armijo": "armijo"}[options.line_search],  # type: ignore[arg-type]
+            search_evaluations=options.evaluations, gradient=options.gradient, change=options.relative_loss,
+            iterations=options.iterations if options.iterations is not None else float("inf"),
+        )  # fmt: skip
+        evaluate: Evaluate = self.evaluate
+        stopped: Stopped = await minimise(self.shards, evaluate, settings, state, self.commit)
+        return stopped.reason
+
+    async def take_over(self) -> State:
+        """What earlier lives left, with everybody at the same step; a new beginning if that cannot be."""
+        memories = await self.shards.recall()
+        for memory in memories:
+            if memory.finished:
+                raise Over(memory.finished)
+        memos: list[dict[str, Any]] = [json.loads(memory.memo) if memory.memo else {"serial": 0} for memory in memories]
+        last = max(memos, key=lambda memo: memo["serial"])
+        self.serial = last["serial"]
+        behind = [name for name, memo in zip(self.shards.names, memos, strict=True) if memo["serial"] == self.serial - 1]
+        lost = [name for name, memo in zip(self.shards.names, memos, strict=True) if memo["serial"] < self.serial - 1]
+        leftover = tuple(sorted({name for memory in memories for name in memory.vectors if not name.startswith(KEPT)}))
+        if not self.serial:
+            state = State()
+        elif lost:
+            self.node.record("reset", "", self.desk.iteration, note=f"{', '.join(lost)} lost steps: on from the parameters as they are")
+            everything = tuple(sorted({name for memory in memories for name in memory.vectors} - {PARAMETERS}))
+            self.serial += 1
+            state = State(iteration=State(**last["state"]).iteration)
+            await self.shards.carry_out([Drop(everything)], memo=self.memo(state, [Drop(everything)], step=False))
+            leftover = ()
+        else:
+            state = State(**last["state"])
+            if behind:
+                again = [operation_of(told) for told in last["operations"]]
+                await self.shards.carry_out(again, step=last["step"], memo=json.dumps(last), only=behind)
+        if leftover:
+            await self.shards.operate(Drop(leftover))
+        self.desk.iteration = state.iteration
+        return state
+
+    async def evaluate(self, step: float) -> Trial:
+        """Loss and gradient at parameters + step * direction, by all replicas."""
+        point = (self.node.incarnation << 32) + self.shards.number + 1
+        name = f"trial.{point}"
+        await self.shards.carry_out([Combine(POINT, ((PARAMETERS, 1.0), (DIRECTION, step)))], point=point)
+        portions = self.desk.open(point)
+        while True:
+            await self.covered(portions)
+            cover = portions.cover()
+            try:
+                (slope,) = await self.shards.carry_out([Dot(name, DIRECTION)], gather=Gather(name, cover, 1.0 / portions.samples()))
+                break
+            except Unstaged as unstaged:
+                portions.unstaged(unstaged.bundles)
+                self.desk.release()
+        loss = portions.loss() / portions.samples()
+        self.node.record("covered", "", len(cover), loss, in_words(portions))
+        self.desk.close()
+        self.node.record("tried", "", self.shards.number, loss, f"step {step:.6g}, slope {slope:.6g}")
+        return Trial(step, loss, slope, name)
+
+    async def covered(self, portions: Portions) -> None:
+        """Wait until the batch has an exact cover; whenever a shard has moved meanwhile, ask whether it has lost anything."""
+        while True:
+            if self.desk.moved:
+                self.desk.moved = False
+                await self.shards.operate()
+            if portions.complete:
+                return
+            self.desk.news.clear()
+            await self.desk.news.wait()
+
+    async def commit(self, state: State, operations: list[Operation]) -> None:
+        """See `core.lbfgs.Commit`."""
+        self.serial += 1
+        step = state.iteration > self.desk.iteration
+        await self.shards.carry_out(operations, step=step, memo=self.memo(state, operations, step=step))
+        self.desk.iteration = state.iteration
+        if step:
+            self.node.record("stepped", "", state.iteration, state.loss, f"{state.evaluations} evaluations")
+        limit_s = self.job.stop.time_s
+        if limit_s is not None and self.node.now() >= limit_s:
+            raise Over(f"{limit_s:g} s")
+
+    def memo(self, state: State, operations: Sequence[Operation], *, step: bool) -> str:
+        """For a next life: where everybody is, and what whoever is not there has yet to do."""
+        told = [asdict(operation) for operation in operations]
+        return json.dumps({"serial": self.serial, "state": asdict(state), "operations": told, "step": step})
