@@ -87,6 +87,8 @@ class Memory(Reply):
     memo: str
     vectors: tuple[str, ...]
     finished: str
+    after: int
+    """The last request of this life of the coordinator that was carried out."""
 
 
 @dataclass(slots=True, eq=False)

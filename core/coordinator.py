@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,10 +24,10 @@ from core.attendance import Attendance
 from core.coordination import Done, Gather, Memory, Missing, Operate, Recall, Task, Values, Want
 from core.job import Job, role_kind
 from core.lane import Flight
-from core.lbfgs import DIRECTION, PARAMETERS, Evaluate, Settings, State, Stopped, Trial, minimise
+from core.lbfgs import DIRECTION, PARAMETERS, Evaluate, Settings, State, Stopped, Trial, minimise, rehearse
 from core.messages import Finish, Finished, Refusal, Request, Sender
 from core.node import Node, Outcome
-from core.operations import Combine, Dot, Drop, Operation, merged, operation_of
+from core.operations import Combine, Dot, Drop, Operation, Unknown, check, merged, operation_of
 from core.portions import Backups, BundleId, Portions
 from core.reports import Member, Status
 from core.staging import POINT
@@ -52,24 +52,25 @@ class Unstaged(Exception):
         self.bundles = bundles
 
 
-async def coordinator(node: Node, job: Job, attendance: Attendance) -> None:
-    """One life of the coordinator; it serves until the process is ended.  Raises Refused when a later life is up."""
+async def coordinator(node: Node, job: Job, attendance: Attendance, *, rehearsal: bool = False) -> None:
+    """One life of the coordinator; it serves until the process is ended.  Raises Refused when a later life is up.
+
+    `rehearsal`: the vectors have no contents, so that no number means anything.
+    """
     assert job.sandblaster is not None
     desk = Desk(node, job)
     attendance.status, attendance.on_member = desk.status, desk.hear
     attendance.address = node.serve(desk)
     attendance.beat()
     await attendance.begun.wait()
-    try:
-        while True:
-            try:
-                reason = await Batches(node, job, desk).run()
-            except Setback as setback:
-                node.record("reset", "", desk.iteration, note=str(setback))
-            else:
-                break
-    except Over as over:
-        reason = str(over)
+    batches, reason = Batches(node, job, desk), ""
+    while not reason:
+        try:
+            reason = await batches.run(rehearse if rehearsal else minimise)
+        except Setback as setback:
+            node.record("reset", "", desk.iteration, note=str(setback))
+        except Over as over:
+            reason = str(over)
     desk.finish(reason)
     await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
     await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
@@ -82,11 +83,18 @@ class Shards:
         self.node, self.names, self.deadline_s = node, [shared.name for shared in job.shards], job.deadline_s
         self.after = dict.fromkeys(self.names, 0)
         """The last request that each has carried out."""
-        self.number = self.steps = 0
+        self.steps = dict.fromkeys(self.names, 0)
+        """Of this life."""
+        self.number = 0
 
-    async def recall(self) -> list[Memory]:
-        """Earlier lives are refused from now on; what they left."""
-        return await asyncio.gather(*(Flight(self.node, name, Recall(), self.deadline_s).arrival() for name in self.names))
+    async def recall(self) -> dict[str, Memory]:
+        """Earlier lives are refused from now on; what they left.  Raises Over."""
+        memories = await asyncio.gather(*(Flight(self.node, name, Recall(), self.deadline_s).arrival() for name in self.names))
+        self.after = {name: memory.after for name, memory in zip(self.names, memories, strict=True)}
+        for memory in memories:
+            if memory.finished:
+                raise Over(memory.finished)
+        return dict(zip(self.names, memories, strict=True))
 
     async def operate(self, *operations: Operation) -> list[float]:
         return await self.carry_out(operations)
@@ -97,20 +105,20 @@ class Shards:
     ) -> list[float]:  # fmt: skip
         """Have every shard do it, or only some of them; the numbers.  Raises Unstaged, Setback and Over."""
         self.number += 1
-        self.steps += step
         asked = list(only) or self.names
         flights = []
         for name in asked:
             if step:
-                self.node.record("pushed", name, self.steps, 1)
-            request = Operate(self.number, self.after[name], tuple(operations), gather, point, self.steps if step else 0, memo)
+                self.steps[name] += 1
+                self.node.record("pushed", name, self.steps[name], 1)
+            request = Operate(self.number, self.after[name], tuple(operations), gather, point, self.steps[name] if step else 0, memo)
             flights.append(Flight(self.node, name, request, self.deadline_s))
         replies = dict(zip(asked, await asyncio.gather(*(flight.arrival() for flight in flights)), strict=True))
         for name, reply in replies.items():
             if isinstance(reply, Values):
                 self.after[name] = self.number
                 if step:
-                    self.node.record("acknowledged", name, self.steps)
+                    self.node.record("acknowledged", name, self.steps[name])
         for reply in replies.values():
             if isinstance(reply, Finished):
                 raise Over(reply.reason)
@@ -222,8 +230,17 @@ def in_words(portions: Portions) -> str:
     return f"{counters.given} given, {counters.backups} backups, {counters.backups_won} won, {counters.wasted} portions wasted"
 
 
+def known(operations: Sequence[Operation], vectors: Sequence[str]) -> bool:
+    """Are all the vectors there that these operations need?"""
+    try:
+        check(operations, vectors)
+    except Unknown:
+        return False
+    return True
+
+
 class Batches:
-    """The work of the coordinator's life since it last asked the shards what they know."""
+    """One life's work on the shards: batch after batch."""
 
     def __init__(self, node: Node, job: Job, desk: Desk) -> None:
         assert job.sandblaster is not None
@@ -232,7 +249,7 @@ class Batches:
         self.serial = 0
         """Of the last memo."""
 
-    async def run(self) -> str:
+    async def run(self, protocol: Callable[..., Awaitable[Stopped]]) -> str:
         """To the end; why.  Raises Setback and Over."""
         state = await self.take_over()
         options = self.options
@@ -242,38 +259,37 @@ class Batches:
             iterations=options.iterations if options.iterations is not None else float("inf"),
         )  # fmt: skip
         evaluate: Evaluate = self.evaluate
-        stopped: Stopped = await minimise(self.shards, evaluate, settings, state, self.commit)
+        stopped = await protocol(self.shards, evaluate, settings, state, self.commit)
         return stopped.reason
 
     async def take_over(self) -> State:
-        """What earlier lives left, with everybody at the same step; a new beginning if that cannot be."""
+        """What earlier lives left, with everybody at the same step; a new beginning if that cannot be.  Raises Setback and Over."""
         memories = await self.shards.recall()
-        for memory in memories:
-            if memory.finished:
-                raise Over(memory.finished)
-        memos: list[dict[str, Any]] = [json.loads(memory.memo) if memory.memo else {"serial": 0} for memory in memories]
-        last = max(memos, key=lambda memo: memo["serial"])
+        memos: dict[str, dict[str, Any]] = {name: json.loads(memory.memo or '{"serial": 0}') for name, memory in memories.items()}
+        last = max(memos.values(), key=lambda memo: memo["serial"])
         self.serial = last["serial"]
-        behind = [name for name, memo in zip(self.shards.names, memos, strict=True) if memo["serial"] == self.serial - 1]
-        lost = [name for name, memo in zip(self.shards.names, memos, strict=True) if memo["serial"] < self.serial - 1]
-        leftover = tuple(sorted({name for memory in memories for name in memory.vectors if not name.startswith(KEPT)}))
-        if not self.serial:
-            state = State()
-        elif lost:
-            self.node.record("reset", "", self.desk.iteration, note=f"{', '.join(lost)} lost steps: on from the parameters as they are")
-            everything = tuple(sorted({name for memory in memories for name in memory.vectors} - {PARAMETERS}))
-            self.serial += 1
-            state = State(iteration=State(**last["state"]).iteration)
-            await self.shards.carry_out([Drop(everything)], memo=self.memo(state, [Drop(everything)], step=False))
-            leftover = ()
-        else:
-            state = State(**last["state"])
-            if behind:
-                again = [operation_of(told) for told in last["operations"]]
-                await self.shards.carry_out(again, step=last["step"], memo=json.dumps(last), only=behind)
-        if leftover:
-            await self.shards.operate(Drop(leftover))
+        operations = [operation_of(told) for told in last.get("operations", ())]
+        behind = [name for name, memo in memos.items() if memo["serial"] < self.serial]
+        if lost := [name for name in behind if memos[name]["serial"] < self.serial - 1 or not known(operations, memories[name].vectors)]:
+            return await self.begin_anew(State(**last["state"]).iteration, memories, f"{', '.join(lost)} lost steps")
+        if behind:
+            await self.shards.carry_out(operations, step=last["step"], memo=json.dumps(last), only=behind)
+        if leftover := {name for memory in memories.values() for name in memory.vectors if not name.startswith(KEPT)}:
+            await self.shards.operate(Drop(tuple(sorted(leftover))))
+        state = State(**last["state"]) if self.serial else State()
         self.desk.iteration = state.iteration
+        return state
+
+    async def begin_anew(self, iteration: int, memories: dict[str, Memory], why: str) -> State:
+        """From the parameters as they are, without a history."""
+        self.node.record("reset", "", iteration, note=f"{why}: on from the parameters as they are")
+        everything: list[Operation] = [
+            Drop(tuple(sorted({name for memory in memories.values() for name in memory.vectors} - {PARAMETERS})))
+        ]
+        state = State(iteration=iteration)
+        self.serial += 1
+        await self.shards.carry_out(everything, memo=self.memo(state, everything, step=False))
+        self.desk.iteration = iteration
         return state
 
     async def evaluate(self, step: float) -> Trial:

@@ -259,10 +259,18 @@ class Membership:
     def patience_s(self, role: Role) -> float:
         """How long a role may be silent; longer while it is seen to work, for it may only be short of a processor.
 
-        One that is stopped, or waits for ever, is not.
+        One that is stopped, or waits for ever, is not.  Longer, too, where nobody else holds what it holds: to take for dead
+        who is only slow costs a moment otherwise, and here everything that was acknowledged.
         """
         lively = self.now() - role.lively_s <= 3 * self.timings.beat_s
-        return self.timings.silence_s * (BUSY if lively else 1)
+        return self.timings.silence_s * (BUSY if lively or self.last_copy(role) else 1)
+
+    def last_copy(self, role: Role) -> bool:
+        """Is it a shard whose mirror does not hold everything, or a mirror whose shard is not there?"""
+        if role_kind(role.name) == "mirror":
+            return role.status.synced and self.roles[shard_of(role.name)].state is not State.UP
+        mirror = self.roles.get(mirror_of(role.name)) if role_kind(role.name) == "shard" else None
+        return mirror is not None and not (mirror.state is State.UP and mirror.status.synced)
 
     def hears(self, machine: Machine) -> bool:
         """Has its agent spoken lately?  If not, nothing begins there, and whoever is silent there may not be to blame."""
@@ -431,11 +439,11 @@ class Membership:
         return Overview(
             self.phase, self.verdict, self.reason, now,
             tuple(
-                RoleRow(r.name, "held" if r.held else r.state.value, r.life, r.machine, now - r.heard_s if r.heard_s else 0.0, r.status, r.note)
+                RoleRow(r.name, "held" if r.held else r.state.value, r.life, r.machine, max(0.0, now - r.heard_s) if r.heard_s else 0.0, r.status, r.note)
                 for r in self.roles.values()
             ),
             tuple(
-                MachineRow(m.name, m.host, "up" if m.up else "silent", m.site.capacity, now - m.heard_s)
+                MachineRow(m.name, m.host, "up" if m.up else "silent", m.site.capacity, max(0.0, now - m.heard_s))
                 for m in self.machines.values()
             ),
         )  # fmt: skip
@@ -458,18 +466,21 @@ class Membership:
         }  # fmt: skip
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Go on from there.  Everybody counts as just heard of, so that nobody is lost for our own absence."""
+        """Go on from there.  Everybody has longer than usual until the first word, so that nobody is lost for our own absence:
+        they have to find us again.
+        """
         now = self.now()
+        heard_s = now + self.timings.silence_s * (BUSY - 1)
         self.phase, self.verdict, self.reason = kept["phase"], kept["verdict"], kept["reason"]
         for one in kept["machines"]:
             site = Site(Capacity(*one["capacity"]))
-            self.machines[one["name"]] = Machine(one["name"], one["boot"], one["host"], site, now)
+            self.machines[one["name"]] = Machine(one["name"], one["boot"], one["host"], site, heard_s)
         for one in kept["roles"]:
             role = self.roles[one["name"]]
             role.state, role.process = State(one["state"]), Process(*one["process"]) if one["process"] else None
             for key in ("life", "machine", "storage", "crashes", "address", "note"):
                 setattr(role, key, one[key])
-            role.began_s = role.heard_s = now
+            role.began_s, role.heard_s = now, heard_s
             if role.process is not None:
                 machine = self.machines[role.machine]
                 machine.processes[role.process] = role

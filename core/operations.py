@@ -153,9 +153,9 @@ def run(operations: Sequence[Operation], vectors: dict[str, Any]) -> list[float]
     return numbers
 
 
-def check(operations: Sequence[Operation], vectors: dict[str, Any]) -> None:
+def check(operations: Sequence[Operation], names: Iterable[str]) -> None:
     """Raises Unknown if any operation would find a name missing, those before it in the batch being done."""
-    known = set(vectors)
+    known = set(names)
     for operation in operations:
         for name in operation.reads():
             if name not in known:

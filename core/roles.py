@@ -18,6 +18,7 @@ from core.node import Node
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
+from core.vector import Phantom
 from core.work import Minibatches, Network, Portioned
 
 
@@ -61,7 +62,7 @@ async def live(
     elif kind == "replica":
         role = live_replica(node, making, attendance)
     elif kind == COORDINATOR:
-        role = coordinator(node, making.job, attendance)
+        role = coordinator(node, making.job, attendance, rehearsal=isinstance(making.network.initial(), Phantom))
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())

@@ -14,7 +14,7 @@ from core.coordination import Gather, Memory, Missing, Operate, Recall, Values
 from core.job import Job
 from core.messages import Behind, Entry, FetchPoint, Finished, Parameters, Push, Request, Sender
 from core.node import Node, Outcome
-from core.operations import cost, run
+from core.operations import Unknown, check, cost, run
 from core.portions import BundleId
 from core.pushes import Admission
 from core.reports import Status
@@ -50,7 +50,8 @@ class StagingShard(Shard):
         if isinstance(request, Recall):
             if not self.pushes.join(sender):
                 return self.refuse(sender, f"{sender.name} lives a later life than {sender.incarnation}")
-            return Outcome(Memory(self.memo, tuple(sorted(self.vectors)), self.finished), durable=self.trail.settled())
+            after = self.pushes.last[sender.name][1]
+            return Outcome(Memory(self.memo, tuple(sorted(self.vectors)), self.finished, after), durable=self.trail.settled())
         if isinstance(request, FetchPoint):
             return self.fetch_point(request, sender)
         return super().handle(request, sender)
@@ -105,11 +106,21 @@ class StagingShard(Shard):
             return Outcome(Behind())
         if operate.gather and (missing := tuple(one for one in operate.gather.bundles if one not in self.staged)):
             return Outcome(Missing(missing))
+        if not self.knows(operate):
+            return Outcome(Behind())
         charged = self.cost_of(operate)
         self.carry_out(operate, sender)
         if operate.step:
             self.node.record("applied", sender.label, operate.step)
         return Outcome(self.answer, charged, self.trail.add(Entry(self.position, sender, operate)))
+
+    def knows(self, operate: Operate) -> bool:
+        """Are all the vectors here that it needs?"""
+        try:
+            check(operate.operations, {*self.vectors, *([operate.gather.into] if operate.gather else [])})
+        except Unknown:
+            return False
+        return True
 
     def carry_out(self, operate: Operate, sender: Sender) -> None:
         self.pushes.count(sender, operate.number)

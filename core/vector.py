@@ -54,6 +54,9 @@ class Phantom:
     def copy_(self, _: object, /) -> Self:
         return self
 
+    def mul_(self, _: float, /) -> Self:
+        return self
+
     def clone(self) -> Self:
         return self
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from core.job import SUPERVISOR
 from scenarios.load import role_names, validate
-from scenarios.schema import Downpour, Scenario
+from scenarios.schema import Downpour, Sandblaster, Scenario
 
 Tables = dict[str, Any]
 
@@ -49,13 +49,12 @@ def milliseconds(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def clusters(
-    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 20, numerics: str = "timing",
-    durabilities: Sequence[str] = DURABILITIES,
-) -> Tables:  # fmt: skip
-    """A healthy cluster and its job: at most so many replicas, shards, and pushes for each.  Real numerics bring an evaluator."""
+def downpours(
+    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 20, durabilities: Sequence[str] = DURABILITIES
+) -> Tables:
+    """A job of Downpour: at most so many replicas, shards, and pushes for each."""
     crowd = draw(st.integers(1, replicas))
-    protocol: Tables = {
+    return {
         "kind": "downpour",
         "replicas": crowd,
         "shards": draw(st.integers(1, shards)),
@@ -66,14 +65,49 @@ def clusters(
         "warmstart": f"{draw(st.just(0) | st.integers(1, 6))} updates",
         "rule": {"kind": "sgd", "learning_rate": 1},
         "local_rate": 0,
+        **promises(draw, durabilities),
+        "stop": {"updates": crowd * draw(st.integers(1, rounds))},
+    }
+
+
+@st.composite
+def sandblasters(
+    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 6, durabilities: Sequence[str] = DURABILITIES
+) -> Tables:
+    """A job of Sandblaster: at most so many replicas, shards and iterations, of a dozen portions at most."""
+    return {
+        "kind": "sandblaster",
+        "replicas": draw(st.integers(1, replicas)),
+        "shards": draw(st.integers(1, shards)),
+        "portions": draw(st.integers(1, 12)),
+        "bundle": draw(st.integers(1, 5)),
+        "backup": draw(st.sampled_from(("end-of-batch", "none"))),
+        "copies": draw(st.integers(1, 3)),
+        "minimum_age": draw(st.sampled_from((0, 0.5, 1.5))),
+        "memory": draw(st.integers(1, 5)),
+        "direction": draw(st.sampled_from(("vector-free", "two-loop"))),
+        "line_search": draw(st.sampled_from(("wolfe", "armijo"))),
+        **promises(draw, durabilities),
+        "stop": {"iterations": draw(st.integers(1, rounds))},
+    }
+
+
+def promises(draw: st.DrawFn, durabilities: Sequence[str]) -> Tables:
+    """What is kept, and what is noticed when."""
+    return {
         "durability": draw(st.sampled_from(durabilities)),
         "snapshot_every": draw(milliseconds(1, 300)),
         "detect_within": draw(st.sampled_from(("100 ms", "200 ms", "500 ms"))),
         "deadline": draw(st.sampled_from(("300 ms", "1 s"))),
         "evaluate_every": "400 ms",
-        "stop": {"updates": crowd * draw(st.integers(1, rounds))},
     }
-    roles = len(role_names(Downpour.model_validate(protocol), real=numerics == "real"))
+
+
+@st.composite
+def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "timing", **limits: Any) -> Tables:
+    """A healthy cluster and its job; `limits` are those of `downpours` or `sandblasters`.  Real numerics bring an evaluator."""
+    protocol: Tables = draw((downpours if kind == "downpour" else sandblasters)(**limits))
+    roles = len(role_names(protocol_of(protocol), real=numerics == "real"))
     return {
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
@@ -96,10 +130,14 @@ def clusters(
     }
 
 
+def protocol_of(drawn: Tables) -> Downpour | Sandblaster:
+    return (Downpour if drawn["kind"] == "downpour" else Sandblaster).model_validate(drawn)
+
+
 @st.composite
 def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> list[Tables]:
     """Up to `most` faults of those kinds, of that cluster's roles and machines, each of which heals."""
-    protocol = Downpour.model_validate(cluster["protocol"])
+    protocol = protocol_of(cluster["protocol"])
     targets = [
         *role_names(protocol, real=cluster["numerics"] == "real"),
         SUPERVISOR,
@@ -115,7 +153,10 @@ def likely_ms(cluster: Tables) -> int:
     """About how long that job takes with nothing but some failures: when to begin one, so that it bites."""
     protocol: Tables = cluster["protocol"]
     start_up_ms = int(cluster["cluster"]["start_up"].split()[0])
-    steps: int = protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"]
+    if protocol["kind"] == "downpour":
+        steps: int = protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"]
+    else:
+        steps = 2 * protocol["stop"]["iterations"] * protocol["portions"] // protocol["replicas"]
     return start_up_ms + STEP_MS * (2 + steps)
 
 
