@@ -1,0 +1,160 @@
+"""Sandblaster's failure tests can fail: each bug planted here is caught within a stated number of drawn schedules.
+
+As in `tests/sim/test_planted_bugs.py`, the schedules up to the one that caught it are then played on the right code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from core.coordination import Gather, Operate
+from core.coordinator import Batches
+from core.lbfgs import State
+from core.messages import Sender
+from core.node import Outcome
+from core.portions import BundleId, Portions
+from core.pushes import Admission, Pushes
+from core.staging import StagingShard
+from sim.strategies import Tables, tables
+from tests.sim.courses import Course, small, undisturbed
+
+pytestmark = pytest.mark.timeout(600)
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def gather_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    """Each shard adds up whatever is staged with it: shards commit different covers, and portions twice."""
+    gather = StagingShard.gather
+    patch.setattr(StagingShard, "gather", lambda self, asked: gather(self, Gather(asked.into, tuple(self.staged), asked.scale)))
+
+
+def count_a_bundle_beside_its_singles(patch: pytest.MonkeyPatch) -> None:
+    """A bundle that came after backups of its portions had is counted with them."""
+
+    def cover(self: Portions) -> tuple[BundleId, ...]:
+        return tuple(self._staged)
+
+    patch.setattr(Portions, "cover", cover)
+
+
+def forget_what_was_staged(patch: pytest.MonkeyPatch) -> None:
+    """A shard that has lost a bundle takes it for nothing, and says nothing."""
+    operate = StagingShard.operate
+
+    def silent(self: StagingShard, asked: Operate, sender: Sender) -> Outcome:
+        for bundle in asked.gather.bundles if asked.gather else ():
+            self.staged.setdefault(bundle, self.parameters.new_zeros(len(self.parameters)))
+        return operate(self, asked, sender)
+
+    patch.setattr(StagingShard, "operate", silent)
+
+
+def trust_the_first_memory(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator's next life takes one shard's word for all: those that did not take the last step never do."""
+
+    async def take_over(self: Batches) -> State:
+        memories = await self.shards.recall()
+        memos = [json.loads(memory.memo or '{"serial": 0}') for memory in memories.values()]
+        last = max(memos, key=lambda memo: memo["serial"])
+        self.serial = last["serial"]
+        state = State(**last["state"]) if self.serial else State()
+        self.desk.iteration = state.iteration
+        return state
+
+    patch.setattr(Batches, "take_over", take_over)
+
+
+def carry_out_again(patch: pytest.MonkeyPatch) -> None:
+    """A request of the coordinator whose answer was lost is carried out a second time."""
+    judge = Pushes.judge
+
+    def forgetful(self: Pushes, sender: Sender, sequence: int) -> Admission:
+        admission = judge(self, sender, sequence)
+        if admission is Admission.REPEATED and sender.name == "coordinator":
+            self.last[sender.name] = (sender.incarnation, sequence - 1)
+            return Admission.NEW
+        return admission
+
+    patch.setattr(Pushes, "judge", forgetful)
+
+
+def wrong(drawn: Tables) -> list[str]:
+    """With a log also: is the course another than that of an undisturbed run?"""
+    course = Course(drawn)
+    found = course.complaints()
+    if drawn["protocol"]["durability"] == "log" and not found and course.steps() != undisturbed(drawn).steps():
+        found.append("another course than undisturbed")
+    return found
+
+
+PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
+    (gather_what_is_there, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
+    (count_a_bundle_beside_its_singles, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
+    (forget_what_was_staged, {"kinds": ("crash",), "durabilities": ("snapshot", "none")}, 300, "gathered"),
+    (carry_out_again, {"kinds": ("loss", "duplication"), "durabilities": ("log",)}, 200, ""),
+]
+"""Each with what is drawn, within how many schedules it is caught, and what is found."""
+
+
+class Caught(Exception):
+    """A schedule showed that something is wrong."""
+
+
+def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
+    """Draw schedules until one shows something wrong, `limit` at most; all of them, and what was wrong."""
+    played: list[Tables] = []
+    found: list[str] = []
+
+    @settings(
+        max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(tables(kind="sandblaster", **limits))
+    def play(drawn: Tables) -> None:
+        if not found:
+            played.append(drawn)
+            try:
+                found.extend(wrong(drawn))
+            except AssertionError as broken:
+                found.append(f"assertion: {broken}")
+        if found:
+            raise Caught
+
+    with pytest.raises(Caught):
+        play()
+    return played, found
+
+
+@pytest.mark.parametrize(
+    ("plant", "limits", "limit", "sign"), PLANTS, ids=[f"{number} {plant.__name__}" for number, (plant, *_) in enumerate(PLANTS)]
+)
+def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: int, sign: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        played, found = hunt(limit, **limits)
+    print(f"caught by schedule {len(played)}: {found[0]}")
+    assert any(sign in one for one in found), found
+    for drawn in played:
+        assert wrong(drawn) == []
+
+
+def half_a_step() -> Tables:
+    """The coordinator dies when one shard has taken its first step, and the other has not heard of it."""
+    healthy = small(durability="log")
+    told_s = next(record.time_s for record in Course(healthy).of("pushed") if record.node == "coordinator")
+    loss = {"kind": "loss", "target": "shard/1", "at": f"{told_s * 1000 - 1:.3f} ms", "for": "250 ms", "probability": 1.0}
+    crash = {"kind": "crash", "target": "coordinator", "at": f"{told_s * 1000 + 100:.3f} ms", "repair": "200 ms"}
+    return small(loss, crash, durability="log")
+
+
+def test_a_next_life_that_trusts_one_shard_s_memory_is_caught_by_a_schedule_made_for_it() -> None:
+    made = half_a_step()
+    with pytest.MonkeyPatch.context() as patch:
+        trust_the_first_memory(patch)
+        assert "another course than undisturbed" in wrong(made)
+    assert wrong(made) == []
