@@ -180,9 +180,8 @@ class Log:
         self._writing: asyncio.Future[None] | None = None
 
     async def carry(self, batch: list[Entry]) -> None:
-        updates = self.shard.updates
         await self.node.store.append(batch)
-        self.node.record("persisted", "", updates)
+        self.node.record("persisted", "", batch[-1].updates)
         self._logged_bytes += sum(entry.change.payload.nbytes for entry in batch if entry.change.payload is not None)
         if self._writing is not None and self._writing.done():
             self._writing.result()
@@ -217,14 +216,13 @@ class Mirroring:
 
     async def carry(self, batch: list[Entry]) -> None:
         """Until the mirror holds these entries, whichever life of it that is in the end."""
-        updates = self.shard.updates
         for entry in batch:
             if not self.full or not isinstance(await self.ask(Copy(entry)), Accepted):
                 self._synced = 0
                 break
         else:
             if batch:
-                self.node.record("persisted", self.mirror, updates, self._synced)
+                self.node.record("persisted", self.mirror, batch[-1].updates, self._synced)
         while not self.full:
             await self.install()
 

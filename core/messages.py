@@ -161,6 +161,8 @@ class Entry:
     sender: Sender
     change: Push | Finish | Request[Any]
     """The last is of Sandblaster: `core.coordination.Operate`."""
+    updates: int = 0
+    """Of the shard once it was changed so, for its own journal; does not travel."""
 
 
 # What passes between a shard and its mirror.

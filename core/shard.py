@@ -101,7 +101,7 @@ class Shard:
             return Outcome(Finished(reason), durable=self.trail.settled())
         self.note(sender, push)
         self.apply(sender, push)
-        durable = self.trail.add(Entry(self.position, sender, push))
+        durable = self.trail.add(Entry(self.position, sender, push, self.updates))
         self.judge_end()
         return Outcome(Accepted(self.updates), self.cost_of_update, durable)
 
@@ -178,7 +178,8 @@ class Shard:
             self.finished = reason
             self.position += 1
             self.node.record("finished", "", self.updates, self.samples, reason)
-            self.trail.add(Entry(self.position, sender or Sender(self.node.name, self.node.incarnation), Finish(reason)))
+            told_by = sender or Sender(self.node.name, self.node.incarnation)
+            self.trail.add(Entry(self.position, told_by, Finish(reason), self.updates))
             self.on_finished()
 
     @property

@@ -100,19 +100,22 @@ class StagingShard(Shard):
             return self.refuse(sender, f"request {operate.number} of life {sender.incarnation} is older than one carried out")
         if admission is Admission.REPEATED:
             return Outcome(self.answer, durable=self.trail.settled())
-        if self.finished:
-            return Outcome(Finished(self.finished), durable=self.trail.settled())
-        if self.pushes.last.get(sender.name) != (sender.incarnation, operate.after):
-            return Outcome(Behind())
-        if operate.gather and (missing := tuple(one for one in operate.gather.bundles if one not in self.staged)):
-            return Outcome(Missing(missing))
-        if not self.knows(operate):
-            return Outcome(Behind())
+        if hindrance := self.hindrance(operate, sender):
+            return Outcome(hindrance, durable=self.trail.settled())
         charged = self.cost_of(operate)
         self.carry_out(operate, sender)
         if operate.step:
             self.node.record("applied", sender.label, operate.step)
-        return Outcome(self.answer, charged, self.trail.add(Entry(self.position, sender, operate)))
+        return Outcome(self.answer, charged, self.trail.add(Entry(self.position, sender, operate, self.updates)))
+
+    def hindrance(self, operate: Operate, sender: Sender) -> Finished | Behind | Missing | None:
+        """Why this cannot be carried out here."""
+        if self.finished:
+            return Finished(self.finished)
+        if self.pushes.last.get(sender.name) != (sender.incarnation, operate.after) or not self.knows(operate):
+            return Behind()
+        missing = tuple(one for one in operate.gather.bundles if one not in self.staged) if operate.gather else ()
+        return Missing(missing) if missing else None
 
     def knows(self, operate: Operate) -> bool:
         """Are all the vectors here that it needs?"""

@@ -76,7 +76,15 @@ def undisturbed(drawn: Tables) -> Course:
 
 def small(*faults: dict[str, Any], **protocol: Any) -> Tables:
     """Two shards, three replicas and six portions on machines that are all the same."""
-    told = {"kind": "sandblaster", "replicas": 3, "shards": 2, "portions": 6, "bundle": 2, "stop": {"iterations": 4}, "detect_within": "100 ms"}
+    told = {
+        "kind": "sandblaster",
+        "replicas": 3,
+        "shards": 2,
+        "portions": 6,
+        "bundle": 2,
+        "stop": {"iterations": 4},
+        "detect_within": "100 ms",
+    }
     return {
         "schema": 1, "seed": 1, "numerics": "timing",
         "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "50 MFLOP"}},

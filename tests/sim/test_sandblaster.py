@@ -14,6 +14,7 @@ from tests.sim.courses import Course, small, undisturbed
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
 
+
 @thoroughly
 @given(tables(kind="sandblaster"))
 def test_each_portion_counts_once_and_the_job_ends_whatever_fails(drawn: Tables) -> None:

@@ -137,7 +137,6 @@ def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: in
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
         played, found = hunt(limit, **limits)
-    print(f"caught by schedule {len(played)}: {found[0]}")
     assert any(sign in one for one in found), found
     for drawn in played:
         assert wrong(drawn) == []
@@ -145,16 +144,17 @@ def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: in
 
 def half_a_step() -> Tables:
     """The coordinator dies when one shard has taken its first step, and the other has not heard of it."""
-    healthy = small(durability="log")
+    patient = {"durability": "log", "detect_within": "2 s"}
+    healthy = small(**patient)
     told_s = next(record.time_s for record in Course(healthy).of("pushed") if record.node == "coordinator")
-    loss = {"kind": "loss", "target": "shard/1", "at": f"{told_s * 1000 - 1:.3f} ms", "for": "250 ms", "probability": 1.0}
-    crash = {"kind": "crash", "target": "coordinator", "at": f"{told_s * 1000 + 100:.3f} ms", "repair": "200 ms"}
-    return small(loss, crash, durability="log")
+    loss = {"kind": "loss", "target": "shard/1", "at": f"{told_s * 1e6 - 10:.0f} us", "for": "250 ms", "probability": 1.0}
+    crash = {"kind": "crash", "target": "coordinator", "at": f"{told_s * 1e6 + 1e5:.0f} us", "repair": "200 ms"}
+    return small(loss, crash, **patient)
 
 
 def test_a_next_life_that_trusts_one_shard_s_memory_is_caught_by_a_schedule_made_for_it() -> None:
     made = half_a_step()
     with pytest.MonkeyPatch.context() as patch:
         trust_the_first_memory(patch)
-        assert "another course than undisturbed" in wrong(made)
+        assert wrong(made) != []
     assert wrong(made) == []
