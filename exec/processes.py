@@ -36,6 +36,16 @@ def pid_file(folder: Path, role: str) -> Path:
     return folder / "pids" / role.replace("/", "-")
 
 
+def process_here(folder: Path, role: str, job: str) -> int:
+    """The process of that role of that job, if it is there on this host, working or stopped; else 0."""
+    try:
+        pid = int(pid_file(folder, role).read_text())
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except (OSError, ValueError):
+        return 0
+    return pid if f" role={role} " in title and f" job={job[:8]}" in title else 0
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """A process that was begun, and the future of its end: wait status."""
