@@ -16,7 +16,7 @@ from core.messages import Accepted, Ask, Entry, Fetch, Finish, Finished, Join, P
 from core.node import NOTHING
 from core.rules import Adagrad, Adam, Momentum, Rule, Sgd
 from core.shard import Shard
-from core.vector import BLOCK, Phantom
+from core.vector import Phantom
 from core.work import Cost
 from tests.core.fakes import FakeNode
 
