@@ -21,6 +21,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from core.job import replica_name, role_number
 from core.journal import Record, parse
+from core.reports import Process
 from exec.chaos import Faults
 from scenarios.load import load
 from scenarios.plan import plan
@@ -150,16 +153,17 @@ class Ranks:
         said: Outcome = self.pipes[number].recv()
         return said
 
-    def roles(self) -> list[str]:
-        return [f"replica/{number}" for number in range(WORKERS)]
+    def roles(self) -> dict[Process, str]:
+        names = [replica_name(number) for number in range(WORKERS)]
+        return {Process(name, 1): name for name in names}
 
-    def signal_role(self, role: str, number: int) -> None:
-        pid = self.children[int(role.rpartition("/")[2])].pid
+    def send(self, process: Process, number: int) -> None:
+        pid = self.children[role_number(process.name)].pid
         assert pid is not None
         os.kill(pid, number)
 
-    def fell(self, role: str, number: int, _why: str, _hold: asyncio.Future[None]) -> None:
-        self.signal_role(role, number)
+    def fell(self, process: Process, _why: str, _hold: asyncio.Future[None]) -> None:
+        self.send(process, signal.SIGKILL)
 
     def close(self) -> None:
         """The first has its result, and the others wait for it: no gentle end is worth the wait."""

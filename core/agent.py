@@ -70,6 +70,11 @@ class Agent:
         )  # fmt: skip
         self.node.call(SUPERVISOR, report).add_done_callback(self._answered)
 
+    async def leave(self) -> None:
+        """Say that it ends, after everything that it started; whether that was heard is not worth waiting for long."""
+        told = self.node.call(SUPERVISOR, Report(self.boot, self.host, self.capacity, leaving=True))
+        await asyncio.wait([told], timeout=self.timings.detect_within_s)
+
     def _answered(self, call: asyncio.Future[Any]) -> None:
         if not call.cancelled() and call.exception() is None:
             self.heard_s = self.node.now()

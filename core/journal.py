@@ -43,6 +43,7 @@ LEGEND: dict[str, str] = {
     "unwritten": "number: updates in a snapshot that could not be written; note: why",
     # supervisor
     "enlisted": "peer: machine; note: the host it is; its agent reports",
+    "left": "peer: machine; note: the host it is; its agent has ended in order",
     "granted": "peer: role; number: the life that may begin; note: on which machine",
     "lost": "peer: role or machine; number: the life that counts as over; note: why",
     "promoted": "peer: shard; number: its life from now on; note: the mirror that it lives on in",

@@ -167,7 +167,8 @@ def forget(state: State, pairs: int) -> list[Operation]:
         return []
     gone = [name for k in state.history[:pairs] for name in (s(k), y(k))]
     state.history = state.history[pairs:]
-    state.products = {pair: product for pair, product in state.products.items() if not set(pair.split()) & set(gone)}
+    lost = set(gone)
+    state.products = {names: product for names, product in state.products.items() if lost.isdisjoint(names.split())}
     return [Drop(tuple(gone))]
 
 
@@ -314,11 +315,12 @@ async def search(space: Space, evaluate: Evaluate, settings: Settings, state: St
         raise NoProgress(f"the slope along the direction is {start.slope:.3g}, no descent")
     line = Line(space, evaluate, settings, state, start, downhill.widest)
     first = 1.0 if state.history else min(1.0, 1.0 / downhill.norm1)
-    found = start
     try:
         found = await (strong_wolfe(line, first) if settings.search == "strong_wolfe" else backtracking(line, first))
-    finally:
-        await line.keep(found)
+    except NoProgress:
+        await line.keep()
+        raise
+    await line.keep(found)
     if found is start or found.loss > start.loss:
         raise NoProgress(f"no lower loss in the {line.evaluations} evaluations of a line search")
     return found
@@ -389,7 +391,7 @@ async def zoom(line: Line, before: Trial, now: Trial) -> Trial:
     crept = False
     while line.more() and abs(ends[1].step - ends[0].step) * line.widest >= LEAST_MOVE:
         left, right = sorted(end.step for end in ends)
-        step, margin = cubic(*ends, least=left, most=right), 0.1 * (right - left)
+        step, margin = cubic(ends[0], ends[1], least=left, most=right), 0.1 * (right - left)
         near = min(right - step, step - left) < margin
         if near and (crept or not left < step < right):  # twice close to an end, and hardly narrower: step away from it
             step = right - margin if right - step < step - left else left + margin
@@ -441,10 +443,10 @@ def cubic(one: Trial, other: Trial, least: float, most: float) -> float:
     if not 0 <= square < math.inf:
         return between
     d2 = math.sqrt(square)
-    bend = right.slope - left.slope + 2 * d2
-    if bend == 0:
-        return between
-    minimum = right.step - (right.step - left.step) * ((right.slope + d2 - d1) / bend)
+    rise, bend = right.slope + d2 - d1, right.slope - left.slope + 2 * d2
+    if bend == 0:  # as good as straight: the minimum is infinitely far
+        return most if rise < 0 else least if rise > 0 else between
+    minimum = right.step - (right.step - left.step) * (rise / bend)
     return min(max(minimum, least), most)
 
 

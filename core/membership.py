@@ -85,6 +85,8 @@ class Machine:
     site: Site
     heard_s: float
     up: bool = True
+    left: bool = False
+    """Its agent has ended in order.  A later life of the supervisor takes it for silent, which comes to the same."""
     processes: dict[Process, Role] = field(default_factory=dict)
     """Those that should run there."""
 
@@ -124,8 +126,8 @@ class Membership:
         """An agent's sign of life; what should run on its machine."""
         name = f"machine/{agent.name.rpartition('/')[2]}"
         machine = self.machines.get(name)
-        if machine is not None and report.boot < machine.boot:
-            return Orders(self._life + self._orders, conclude=True)  # a second agent, of before
+        if machine is not None and (report.boot < machine.boot or (machine.left and report.boot == machine.boot)):
+            return Orders(self._life + self._orders, conclude=True)  # a second agent, of before; or said before its last word
         if machine is None or report.boot != machine.boot:
             machine = self.enlist(name, report)
         if not machine.up:
@@ -140,7 +142,9 @@ class Membership:
         ended = [(role, end) for end in report.ended if (role := machine.processes.get(end.process)) is not None]
         for role, end in ended:
             self.ended(role, end)
-        if ended or report.held:
+        if report.leaving:
+            self.leave(machine)
+        if ended or report.held or report.leaving:
             self.look()
         return Orders(self._life + self._orders, tuple(machine.processes), conclude=self.phase == "over")
 
@@ -156,6 +160,13 @@ class Membership:
         self.record("enlisted", name, note=report.host)
         self.dirty = True
         return machine
+
+    def leave(self, machine: Machine) -> None:
+        """An agent ends, and nothing runs there any more."""
+        for role in list(machine.processes.values()):
+            self.lost(role, f"the agent of {machine.name} has ended", felled=True)
+        machine.up, machine.left = False, True
+        self.record("left", machine.name, note=machine.host)
 
     def ended(self, role: Role, end: End) -> None:
         """A process is over."""
@@ -443,7 +454,11 @@ class Membership:
                 for r in self.roles.values()
             ),
             tuple(
+<<<<<<< HEAD
                 MachineRow(m.name, m.host, "up" if m.up else "silent", m.site.capacity, max(0.0, now - m.heard_s))
+=======
+                MachineRow(m.name, m.host, "up" if m.up else "left" if m.left else "silent", m.site.capacity, now - m.heard_s)
+>>>>>>> helper-a
                 for m in self.machines.values()
             ),
         )  # fmt: skip

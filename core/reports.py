@@ -102,6 +102,8 @@ class Report(Request["Orders"]):
     """Wanted, and kept from starting for a while by a declared fault."""
     ended: tuple[End, ...] = ()
     """Repeated until the supervisor no longer wants them."""
+    leaving: bool = False
+    """The agent's last word: whatever it started has ended, and so does it.  If that is lost, it falls silent all the same."""
 
 
 @dataclass(slots=True, eq=False)

@@ -89,6 +89,7 @@ async def serve(charge: Charge) -> int:
             await relaying.finish()
             beside[1].cancel()
             if agent.concluded or stop.is_set():
+                await agent.leave()
                 return Exit.DONE
             host.record("failed", note=one_line(running.result()))
             sys.stderr.write(f"{running.result()}\n")

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 
 from core import chance
 from core.node import Recorder
+from core.reports import Process
 from scenarios.schema import Scenario
 
 PERIOD_S = 0.01
@@ -26,13 +27,13 @@ PERIOD_S = 0.01
 class Victims(Protocol):
     """Processes that somebody started here."""
 
-    def roles(self) -> list[str]:
-        """Those that run now."""
+    def roles(self) -> dict[Process, str]:
+        """Those that run now, and what each is by now: a mirror that was promoted is the shard."""
 
-    def signal_role(self, role: str, number: int) -> None:
-        """Send its process a signal."""
+    def send(self, process: Process, number: int) -> None:
+        """Send it a signal, if it is still there."""
 
-    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
+    def fell(self, process: Process, why: str, hold: asyncio.Future[None]) -> None:
         """Kill it; its role may not begin again here before the future is done."""
 
 
@@ -55,54 +56,54 @@ class Faults:
         doing += [self.slow_down(name, fault) for name, fault in self.faults if fault.kind == "slowdown"]
         await asyncio.gather(*doing)
 
-    async def at(self, name: str, fault: Any, act: Callable[[str, Any, list[str]], Any]) -> None:
+    async def at(self, name: str, fault: Any, act: Callable[[str, Any, dict[Process, str]], Any]) -> None:
         await asyncio.sleep(max(0.0, fault.at - self.now()))
         if hit := self.hit(fault):
             await act(name, fault, hit)
 
-    def hit(self, fault: Any) -> list[str]:
-        """The roles that run here now and are meant."""
-        return [role for role in self.victims.roles() if matches(fault.target, role, self.machine)]
+    def hit(self, fault: Any) -> dict[Process, str]:
+        """Whoever runs here now and is meant, with the role."""
+        return {process: role for process, role in self.victims.roles().items() if matches(fault.target, role, self.machine)}
 
-    async def crash(self, name: str, fault: Any, hit: list[str]) -> None:
+    async def crash(self, name: str, fault: Any, hit: dict[Process, str]) -> None:
         hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for role in hit:
-            self.victims.fell(role, signal.SIGKILL, name, hold)
+        for process in hit:
+            self.victims.fell(process, name, hold)
         if fault.repair is not None:
             await asyncio.sleep(fault.repair)
             hold.set_result(None)
 
-    async def pause(self, name: str, fault: Any, hit: list[str]) -> None:
-        for role in hit:
+    async def pause(self, name: str, fault: Any, hit: dict[Process, str]) -> None:
+        for role in hit.values():
             self.record("paused", role, note=name)
         await self.stop_for(hit, fault.for_)
-        for role in hit:
+        for role in hit.values():
             self.record("resumed", role, note=name)
 
     async def slow_down(self, name: str, fault: Any) -> None:
         """Whoever is meant and runs here, for as long as it lasts: who begins meanwhile is as slow."""
         await asyncio.sleep(max(0.0, fault.at - self.now()))
         until_s = fault.at + fault.for_ if fault.for_ is not None else math.inf
-        slowed: list[str] = []
+        slowed: dict[Process, str] = {}
         while self.now() < until_s:
             hit = self.hit(fault)
             if hit != slowed:
                 slowed = hit
-                self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit) or 'nobody'}")
+                self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit.values()) or 'nobody'}")
             await self.stop_for(hit, PERIOD_S * (1 - 1 / fault.factor))
             await asyncio.sleep(PERIOD_S / fault.factor)
         if slowed:
             self.record("slowed", self.machine, value=1.0, note=name)
 
-    async def stop_for(self, roles: list[str], seconds: float) -> None:
-        """Whatever becomes of the fault meanwhile, nobody is left stopped."""
-        for role in roles:
-            self.victims.signal_role(role, signal.SIGSTOP)
+    async def stop_for(self, processes: Iterable[Process], seconds: float) -> None:
+        """Whatever becomes of the fault meanwhile, or of the role, nobody is left stopped."""
+        for process in processes:
+            self.victims.send(process, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
-            for role in roles:
-                self.victims.signal_role(role, signal.SIGCONT)
+            for process in processes:
+                self.victims.send(process, signal.SIGCONT)
 
 
 @dataclass(slots=True)

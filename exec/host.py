@@ -132,6 +132,7 @@ class Host:
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="calling")
         self._device = Device()
         self._listener: Listener | None = None
+        self._expiring: asyncio.TimerHandle | None = None
         self._closing = threading.Event()
         self._handshakes: Handshakes | None = None
         self._keeping: dict[concurrent.futures.Future[bool], asyncio.Future[None]] = {}
@@ -245,7 +246,14 @@ class Host:
         self._listener = Listener(
             self.own, self, self._limits, bind=self._bind, port=self._port, credentials=self._credentials, calls_at_once=CALLS_AT_ONCE
         )
+        self._expire()
         return self._listener.address
+
+    def _expire(self) -> None:
+        """Now and then: whoever has not sent a whole request within the time that a call has does not hold a thread any longer."""
+        assert self._listener is not None
+        self._listener.door.expire(self.deadline_s)
+        self._expiring = self.loop.call_later(self.deadline_s / 4, self._expire)
 
     def handle(self, request: Request[Any], sender: Sender, nbytes: int) -> Reply:
         """Have the node's own thread handle a request, and make durable what the reply owes (`exec.server.Handler`)."""
@@ -314,6 +322,8 @@ class Host:
     async def close(self) -> None:
         """End every call, made or being answered, and every thread; then write down what was counted."""
         self._closing.set()
+        if self._expiring is not None:
+            self._expiring.cancel()
         for durable in list(self._keeping.values()):
             durable.cancel()
         peers, self._peers = self._peers, {}

@@ -19,7 +19,7 @@ from core.job import SUPERVISOR
 from core.journal import Journal
 from core.messages import CallFailed
 from core.node import Recorder
-from core.reports import Overview
+from core.reports import Overview, Process
 from core.timings import Timings
 from exec import addresses
 from exec.certificates import Authority, Credentials, verify
@@ -136,7 +136,7 @@ class Launch:
         self.interrupted += 1
         self._wanted = "Ctrl-C"
         if self.interrupted > 1:
-            self.signal_role(SUPERVISOR, signal.SIGTERM)
+            self.send(self.supervisor, signal.SIGTERM)
         if self.interrupted > 2:
             self.backend.kill()
 
@@ -199,13 +199,18 @@ class Launch:
 
     # exec.chaos.Victims
 
-    def roles(self) -> list[str]:
-        return [SUPERVISOR]
+    def roles(self) -> dict[Process, str]:
+        return {self.supervisor: SUPERVISOR}
 
-    def signal_role(self, _: str, number: int) -> None:
-        if self._supervisor is not None and self._supervisor.returncode is None:
+    def send(self, process: Process, number: int) -> None:
+        if self._supervisor is not None and self._supervisor.returncode is None and process == self.supervisor:
             self._supervisor.send_signal(number)
 
-    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
+    def fell(self, process: Process, why: str, hold: asyncio.Future[None]) -> None:
         self._hold, self._felled = hold, why
-        self.signal_role(role, number)
+        self.send(process, signal.SIGKILL)
+
+    @property
+    def supervisor(self) -> Process:
+        """Its present life."""
+        return Process(SUPERVISOR, self._life)

@@ -36,6 +36,16 @@ def pid_file(folder: Path, role: str) -> Path:
     return folder / "pids" / role.replace("/", "-")
 
 
+def process_here(folder: Path, role: str, job: str) -> int:
+    """The process of that role of that job, if it is there on this host, working or stopped; else 0."""
+    try:
+        pid = int(pid_file(folder, role).read_text())
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except (OSError, ValueError):
+        return 0
+    return pid if f" role={role} " in title and f" job={job[:8]}" in title else 0
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """A process that was begun, and the future of its end: wait status."""
@@ -133,20 +143,31 @@ class Processes:
 
     # exec.chaos.Victims
 
-    def roles(self) -> list[str]:
-        return [process.name for process, child in self.children.items() if child.pid]
+    def roles(self) -> dict[Process, str]:
+        return {process: self.role(child) for process, child in self.children.items() if child.pid}
 
-    def signal_role(self, role: str, number: int) -> None:
-        for process, child in self.children.items():
-            if process.name == role and child.pid:
-                os.kill(child.pid, number)  # no pid is given again in the moment before we hear of its end
+    def send(self, process: Process, number: int) -> None:
+        child = self.children.get(process)
+        if child is not None and child.pid:
+            os.kill(child.pid, number)  # no pid is given again in the moment before we hear of its end
 
-    def fell(self, role: str, number: int, why: str, hold: asyncio.Future[None]) -> None:
-        self.holds[role] = hold
-        self._felled |= {process: why for process, child in self.children.items() if process.name == role and child.pid}
-        self.signal_role(role, number)
+    def fell(self, process: Process, why: str, hold: asyncio.Future[None]) -> None:
+        self.holds[self.role(self.children[process])], self._felled[process] = hold, why
+        self.send(process, signal.SIGKILL)
 
     # how
+
+    def role(self, child: Child) -> str:
+        """What it is by now: a mirror that lives on as the shard has said so where that is looked for (`exec/role.py`)."""
+        name = child.process.name
+        return shard_of(name) if role_kind(name) == "mirror" and self.said_pid(shard_of(name)) == child.pid else name
+
+    def said_pid(self, role: str) -> int:
+        """Of that role, by its file; 0 if there is none."""
+        try:
+            return int(pid_file(self.folder, role).read_text())
+        except (OSError, ValueError):
+            return 0
 
     def signal(self, process: Process, number: int) -> None:
         """Send a signal to one that runs."""
@@ -157,7 +178,9 @@ class Processes:
     async def _start(self, process: Process) -> None:
         if (hold := self.holds.get(process.name)) is not None:
             await asyncio.wait([hold])
-        earlier = [child.ended for known, child in self.children.items() if known.name == process.name and child.killed]
+        earlier = [
+            child.ended for child in self.children.values() if child.killed and process.name in (child.process.name, self.role(child))
+        ]
         if earlier:
             await asyncio.wait(earlier)
         nursery = await self.nursery()
@@ -239,11 +262,9 @@ class Processes:
 
     def forget(self, child: Child) -> None:
         """Nobody finds it any more, as what it was begun or as the shard that a mirror has become."""
-        roles = {child.process.name, shard_of(child.process.name) if role_kind(child.process.name) == "mirror" else child.process.name}
-        for path in [pid_file(self.folder, role) for role in roles]:
-            with contextlib.suppress(FileNotFoundError):
-                if path.read_text() == f"{child.pid}\n":
-                    path.unlink()
+        for role in {self.role(child), child.process.name}:
+            if self.said_pid(role) == child.pid:
+                pid_file(self.folder, role).unlink(missing_ok=True)
 
     async def end_all(self) -> None:
         """Ask everything to end, then make it."""

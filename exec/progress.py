@@ -18,7 +18,16 @@ from scenarios.units import in_words
 if TYPE_CHECKING:
     from exec.launch import Launch
 
-COLOURS = {"waiting": "red", "held": "red", "starting": "yellow", "up": "green", "ended": "blue", "given up": "red bold", "silent": "red"}
+COLOURS = {
+    "waiting": "red",
+    "held": "red",
+    "starting": "yellow",
+    "up": "green",
+    "ended": "blue",
+    "given up": "red bold",
+    "silent": "red",
+    "left": "blue",
+}
 WINDOW_S = 5.0
 """Over which updates a second are averaged."""
 

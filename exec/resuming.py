@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from core.messages import CallFailed
 from core.node import Kept
 from exec import addresses
 from exec.jobfile import JobFile
-from exec.operating import operator
+from exec.operating import Operator, operator
+from exec.processes import process_here
 from exec.store import FileStore, last_life, peek
 from models.errors import InputError
 from report.exits import StartError
 from report.folder import RunFolder
 from scenarios.plan import plan
+
+ASKED, ASK_AGAIN_AFTER_S = 3, 1.0
+"""How often, and how soon after no answer: a supervisor that has died has its next life within two seconds."""
 
 GOES_ON = ("interrupted", "failed", "unstarted", "")
 """Verdicts of a ledger with which a job can be taken up again; "" is of one that was cut short."""
@@ -34,13 +39,14 @@ def reopened(job: JobFile) -> JobFile:
 
 async def _reopened(job: JobFile) -> JobFile:
     folder = RunFolder(Path(job.folder))
-    try:
-        async with operator(job) as asking:
-            await asking.inquire()
-    except CallFailed:
-        pass
-    else:
-        raise StartError(f"the job of {folder.path} is running; `execctl status` shows it, `execctl stop` ends it")
+    async with operator(job) as asking:
+        if await answers(asking):
+            raise StartError(f"the job of {folder.path} is running; `execctl status` shows it, `execctl stop` ends it")
+    if pid := process_here(folder.path, SUPERVISOR, job.job):
+        raise StartError(
+            f"the job of {folder.path} is running, though its supervisor, process {pid}, does not answer just now: try again later; "
+            f"or give it up: end its launcher, if that is still there, then `kill -9 {pid}`, and resume"
+        )
     ledger = FileStore(folder.path / "store" / SUPERVISOR, last_life(folder.path / "store" / SUPERVISOR) + 1)
     try:
         kept = await ledger.read()
@@ -55,6 +61,17 @@ async def _reopened(job: JobFile) -> JobFile:
         path.unlink(missing_ok=True)
     addresses.free_port(*addresses.split(job.supervisor))  # somebody else may have taken it meanwhile
     return job
+
+
+async def answers(asking: Operator) -> bool:
+    """Does anybody supervise that job?  One who is busy, or begins just now, is asked again: a resumed job would fence a running one."""
+    for attempt in range(ASKED):
+        if attempt:
+            await asyncio.sleep(ASK_AGAIN_AFTER_S)
+        with suppress(CallFailed):
+            await asking.inquire()
+            return True
+    return False
 
 
 def taken_up(ledger: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ the thread of the node's event loop, which owns the node's state: so handling is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
@@ -65,13 +66,15 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     limits: tuple[Payload, ...]
     """The types of payload that are taken in, each with its greatest length; the last is that in which vectors travel."""
     segments: Mapped
+    taking: dict[Any, float] = field(default_factory=dict)
+    """Calls of which not everything is here yet, and when each began."""
 
     def service(self, details: Any) -> Any:
         return grpc.stream_stream_rpc_method_handler(self.answer) if details.method == METHOD else None
 
     def answer(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One call, from its first message to its last."""
-        peer = context.peer()
+        peer, messages = context.peer(), self.timely(messages, context)
         try:
             header = next_header(messages)
             call = decode_request(header)
@@ -80,7 +83,8 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
                 self.handler.refused(Fault.MISADDRESSED, peer, reason)
                 yield from self.told(encode_misaddressed(self.own, reason), None)
                 return
-            reply = self.carry_out(call, header, messages)
+            request, nbytes = self.take_in(call, header, messages)
+            reply = self.handler.handle(request, call.sender, nbytes)
             if call.room and reply.payload is not None and self.put(reply, call):
                 yield from self.told(encode_reply(self.own, reply, in_room=True), None, reply.payload.nbytes)
                 return
@@ -101,14 +105,34 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             context.abort(grpc.StatusCode.INTERNAL, f"{self.own.name} failed: {failure}")
         yield from self.told(encode_reply(self.own, reply), reply.payload)
 
-    def carry_out(self, call: Call, header: bytes, messages: Iterator[bytes]) -> Reply:
-        """Take in what is left of the request, and have it handled."""
+    def timely(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """The same, until they have taken too long.  To gRPC a call that was ended here has ended in one way or another."""
+        self.taking[context] = time.monotonic()
+        try:
+            yield from messages
+        except grpc.RpcError:
+            if context in self.taking:
+                raise
+        finally:
+            in_time = self.taking.pop(context, None) is not None
+        if not in_time:
+            raise Malformed(Fault.BROKEN, "the request was not whole in time")
+
+    def expire(self, limit_s: float) -> None:
+        """End calls that began so long ago and still are not all here: each holds a thread, and its caller need not have a deadline."""
+        until_s = time.monotonic() - limit_s
+        for context in [context for context, since_s in list(self.taking.items()) if since_s < until_s]:
+            self.taking.pop(context, None)
+            context.cancel()
+
+    def take_in(self, call: Call, header: bytes, messages: Iterator[bytes]) -> tuple[Request[Any], int]:
+        """What is left of the request; with its bytes, all together."""
         if call.payload is None:
             end_here(messages)
             request = call.request(None)
             if isinstance(request, Fetching):
                 self.prepare(request, call)
-            return self.handler.handle(request, call.sender, len(header))
+            return request, len(header)
         self.check(call.payload)
         if call.ticket:
             end_here(messages)
@@ -118,7 +142,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             from exec.tensors import collect
 
             request = call.request(collect(messages, call.payload))
-        return self.handler.handle(request, call.sender, len(header) + call.payload.nbytes)
+        return request, len(header) + call.payload.nbytes
 
     def prepare(self, fetch: Fetching[Any], call: Call) -> None:
         """Where, and else in which form, the shard shall copy its slice."""
@@ -170,9 +194,10 @@ class Listener:
         if credentials is None and not addresses.is_loopback(bind):
             raise ValueError(f"{own.name} would serve at {bind} without certificates; only loopback addresses may go without")
         self.threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="serving")
+        self.door = Door(own, handler, limits, Mapped())
         self.server = grpc.server(
             self.threads,
-            handlers=(Door(own, handler, limits, Mapped()),),
+            handlers=(self.door,),
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=calls_at_once,
         )

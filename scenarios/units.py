@@ -118,3 +118,9 @@ def in_words(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def rate_in_words(bytes_per_s: float) -> str:
+    """A bandwidth as a person would say it: "850 kB/s", "1.25 GB/s"."""
+    unit = next(unit for unit in ("TB", "GB", "MB", "kB", "B") if bytes_per_s >= BYTES[unit] or unit == "B")
+    return f"{bytes_per_s / BYTES[unit]:.3g} {unit}/s"

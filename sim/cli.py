@@ -13,6 +13,7 @@ import click
 from report.commands import finish, run_options, scenario_arguments
 
 if TYPE_CHECKING:
+    from scenarios.schema import Scenario
     from sim.cluster import Cluster
 
 
@@ -70,7 +71,26 @@ def check(file: str, overrides: tuple[str, ...]) -> None:
 
         scenario = load(file, overrides)
         protocol = scenario.protocol
+        remarks = on_the_log(scenario) if protocol.durability == "log" else []
         click.echo(f"{file}: right: {protocol.kind}, {protocol.replicas} replicas, {protocol.shards} shards, {len(scenario.fault)} faults")
+        for remark in remarks:
+            click.echo(f"{file}: {remark}")
+
+
+def on_the_log(scenario: Scenario) -> list[str]:
+    """Will each shard's disk keep up with the pushes that are logged before they are acknowledged?"""
+    from models.phantom_network import PhantomNetwork
+    from scenarios.log_rate import log_rate
+    from scenarios.plan import plan
+    from scenarios.units import rate_in_words
+
+    network = plan(scenario, real=False).network
+    assert isinstance(network, PhantomNetwork)
+    rate = log_rate(scenario, len(network), network.flops_per_sample)
+    found = [f"the log of a shard takes up to {rate_in_words(rate.required)}; cluster.disk has {rate_in_words(rate.available)}"]
+    if rate.required > rate.available:
+        found.append("note: the disk cannot keep up: acknowledgements wait for it, so pushes come fewer and staler")
+    return found
 
 
 @main.command()

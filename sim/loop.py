@@ -240,13 +240,13 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.env.now
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context or contextvars.copy_context())
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context)  # an empty one is false
         self._ready.append(handle)
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         delay = max(0.0, delay)
-        timer = Timer(Handle(callback, args, context or contextvars.copy_context()), self.env.now + delay)
+        timer = Timer(Handle(callback, args, contextvars.copy_context() if context is None else context), self.env.now + delay)
         self.after(delay, timer)
         return timer
 
@@ -289,7 +289,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         serial = self.next_serial()
         task = Task(coro, loop=self, name=name or f"task-{serial}", context=context)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # a crashed life's stay pending for ever
-        life = (context or contextvars.copy_context()).get(LIFE)
+        life = LIFE.get() if context is None else context.get(LIFE)
         owner = self._loose if life is None else life.tasks
         owner[serial] = task
         task.add_done_callback(lambda _: owner.pop(serial, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,6 +156,32 @@ def test_it_ends_when_the_job_is_over() -> None:
     assert world.run() == ""
     assert world.agent.concluded
     assert world.node.now() < 1.3
+
+
+def leaves_after(world: World) -> float:
+    """Seconds that its last word takes, said at second 1."""
+    moments: list[float] = []
+
+    async def leave() -> None:
+        await world.agent.leave()
+        moments.append(world.node.now())
+
+    world.run(until=1.0)
+    world.agent.end("")
+    world.node.run(leave(), until=100.0)
+    return moments[0] - 1.0
+
+
+def test_its_last_word_is_that_it_leaves() -> None:
+    world = World()
+    assert leaves_after(world) == pytest.approx(world.latency_s)
+    assert [report.leaving for _, report in world.reports[-2:]] == [False, True]
+
+
+def test_it_does_not_wait_long_for_an_answer_to_its_last_word() -> None:
+    world = World()
+    world.at(0.9, lambda: setattr(world, "latency_s", 1e6))
+    assert leaves_after(world) == TIMINGS.detect_within_s
 
 
 def test_without_a_supervisor_it_ends_after_a_while_and_says_why() -> None:

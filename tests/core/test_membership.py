@@ -36,8 +36,10 @@ class Ledger:
     def events(self, event: str) -> list[tuple[Any, ...]]:
         return [record[1:] for record in self.records if record[0] == event]
 
-    def report(self, agent: int = 0, *ended: End, boot: int = 1, held: tuple[Process, ...] = (), storage: str = "") -> Orders:
-        report = Report(boot, f"host-{agent}", Capacity(storage=storage), held=held, ended=ended)
+    def report(
+        self, agent: int = 0, *ended: End, boot: int = 1, held: tuple[Process, ...] = (), storage: str = "", leaving: bool = False
+    ) -> Orders:
+        report = Report(boot, f"host-{agent}", Capacity(storage=storage), held=held, ended=ended, leaving=leaving)
         self.orders[agent] = self.it.report(Sender(f"agent/{agent}", boot), report)
         return self.orders[agent]
 
@@ -138,6 +140,43 @@ def test_a_declared_fault_is_no_reason_to_give_up() -> None:
         ledger.report(0, End(Process("replica/0", life), "fault", "fault.0 crash"))
         ledger.pass_by(0.5)
     assert not ledger.events("abandoned")
+
+
+def test_the_supervisor_need_not_wait_for_the_silence_of_agents_that_have_left() -> None:
+    ledger = Ledger().started()
+    ledger.report(1)
+    ledger.it.conclude("interrupted", "enough")
+    ledger.it.enter("over")
+    assert ledger.report(0).conclude
+    ledger.report(0, leaving=True)
+    assert ledger.report(0).conclude, "what it said before comes late"
+    assert not ledger.it.deserted, "the other has not left"
+    ledger.report(1, leaving=True)
+    assert ledger.it.deserted
+    assert ledger.report(1, leaving=True).conclude, "its answer was lost, and it says so again"
+    assert ledger.events("left") == [("machine/0", 0, "host-0"), ("machine/1", 0, "host-1")]
+
+
+def test_an_agent_whose_last_word_is_lost_falls_silent() -> None:
+    ledger = Ledger().started()
+    ledger.it.conclude("interrupted", "enough")
+    ledger.it.enter("over")
+    until_s = ledger.time_s + 4 * TIMINGS.detect_within_s
+    while not ledger.it.deserted:
+        ledger.time_s += TIMINGS.look_s
+        ledger.it.look()
+        assert ledger.time_s < until_s
+
+
+def test_an_agent_that_leaves_early_leaves_its_roles_to_others_and_may_come_back() -> None:
+    ledger = Ledger().started()
+    ledger.report(0, leaving=True)
+    assert {role.state for role in ledger.it.roles.values()} == {State.WAITING}
+    assert not any(role.crashes for role in ledger.it.roles.values())
+    ledger.report(1)
+    ledger.it.look()
+    assert set(ledger.report(1).wanted) == {Process(name, 2) for name in ledger.names}
+    assert not ledger.report(0, boot=2).conclude
 
 
 def test_a_machine_that_is_gone_gives_its_roles_to_another() -> None:

@@ -167,6 +167,31 @@ async def test_a_caller_that_breaks_off_in_the_middle_of_a_push_changes_nothing(
         assert it.tally == 1.0
 
 
+@pytest.mark.parametrize("sent", [[], [HEADER], [HEADER, FIRST]])
+def test_a_caller_that_never_sends_the_rest_holds_no_thread_for_ever(sent: list[bytes]) -> None:
+    async def test() -> None:
+        async with pair() as it:
+            it.host.deadline_s, over = 0.1, threading.Event()
+            it.host._expire()  # which the host does of itself; its next look would only come by its first deadline
+
+            def messages() -> Iterator[bytes]:
+                yield from sent
+                over.wait()  # the rest never comes
+
+            with grpc.insecure_channel(it.address) as channel:
+                call = channel.stream_stream(METHOD)(messages())
+                await it.refused.wait()
+                with pytest.raises(grpc.RpcError) as ended:
+                    await asyncio.to_thread(list, call)
+                assert ended.value.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]  # grpc has no types
+            over.set()
+            assert it.host.refusals == {Fault.BROKEN: 1}
+            assert "not whole in time" in it.file.getvalue().decode()
+            assert (await it.call(push())).updates == 1
+
+    real(test)()
+
+
 @real
 async def test_a_message_beyond_what_grpc_takes_is_refused() -> None:
     async with pair() as it:

@@ -56,6 +56,19 @@ async def test_a_reply_waits_until_what_it_promises_is_durable() -> None:
 
 
 @real
+async def test_a_request_that_is_whole_may_take_any_time() -> None:
+    async def test(ledger: Ledger, host: Host, replica: Host) -> None:
+        call = replica.call("shard/0", push(count=4))
+        await ledger.asked.wait()
+        assert host._listener is not None
+        host._listener.door.expire(0.0)
+        ledger.promises[0].set_result(None)
+        assert (await call).updates == 1
+
+    await with_ledger(test)
+
+
+@real
 async def test_nobody_is_told_of_what_could_not_be_kept_and_the_host_lives_on() -> None:
     async def test(ledger: Ledger, host: Host, replica: Host) -> None:
         call = replica.call("shard/0", push(count=4))

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,9 @@ from torch import nn
 from core.checks import check
 from core.job import SUPERVISOR
 from core.journal import read
+from core.messages import TimedOut
+from exec.resuming import ASKED, answers
+from tests.core.fakes import LoopNode
 from tests.exec.conftest import Job, execctl
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
@@ -44,6 +47,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         told.status, told.table = execctl("status", running.path, "--json"), execctl("status", running.path)
         told.logs = execctl("logs", running.path)
         told.resume_while_running = execctl("resume", running.path)
+        asleep = running.signal(SUPERVISOR, signal.SIGSTOP)
+        told.resume_while_asleep, told.asleep = execctl("resume", running.path), asleep
+        os.kill(asleep, signal.SIGCONT)
         stranger = folder / "stranger"
         stranger.mkdir()
         replace(running.file_of_job, job="f" * 32, folder=str(stranger)).write()
@@ -99,13 +105,37 @@ def test_resume_goes_on_from_what_was_kept_to_the_end(story):
     assert check(story.job.records(), one_clock=False).violations == []
 
 
-@pytest.mark.parametrize(("when", "why"), [("resume_while_running", "is running"), ("resume_when_done", "is done")])
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [("resume_while_running", "is running"), ("resume_while_asleep", "does not answer just now"), ("resume_when_done", "is done")],
+)
 def test_what_cannot_be_resumed_is_refused_with_one_clear_message(story, when, why):
     said = getattr(story, when)
     assert said.exit_code in (2, 3)
     assert said.stderr.startswith("error: the job of ")
     assert why in said.stderr
     assert len(said.stderr.splitlines()) == 1
+
+
+def test_whoever_may_not_resume_because_the_supervisor_sleeps_is_told_what_to_do(story):
+    assert f"kill -9 {story.asleep}" in story.resume_while_asleep.stderr
+
+
+@dataclass
+class Busy:
+    """A supervisor that does not answer the first calls."""
+
+    calls: int
+
+    async def inquire(self) -> None:
+        self.calls -= 1
+        if self.calls >= 0:
+            raise TimedOut("supervisor did not answer in time")
+
+
+@pytest.mark.parametrize(("busy", "answered"), [(0, True), (ASKED - 1, True), (ASKED, False)])
+def test_a_supervisor_that_is_busy_for_a_moment_is_asked_again(busy, answered):
+    assert LoopNode().run(answers(Busy(busy))) == answered
 
 
 def test_a_status_of_a_job_that_is_over_says_so(story):

@@ -56,6 +56,19 @@ def test_check_of_a_right_scenario_says_so(scenario: Callable[..., str]) -> None
     assert "right: downpour, 2 replicas, 2 shards, 0 faults" in result.output
 
 
+@pytest.mark.parametrize(("disk", "keeps_up"), [("10 MB/s", True), ("1 kB/s", False)])
+def test_check_says_whether_the_disk_keeps_up_with_the_log(scenario: Callable[..., str], disk: str, keeps_up: bool) -> None:
+    result = simctl("check", scenario(), "--set", "protocol.durability='log'", "--set", f"cluster.disk='{disk}'")
+    assert result.exit_code == Exit.DONE
+    assert "the log of a shard takes up to " in result.output
+    assert f"cluster.disk has {disk}" in result.output
+    assert ("cannot keep up" not in result.output) == keeps_up
+
+
+def test_check_says_nothing_of_a_log_where_there_is_none(scenario: Callable[..., str]) -> None:
+    assert "the log of a shard" not in simctl("check", scenario()).output
+
+
 def test_check_of_a_wrong_one_has_a_line_for_each_mistake_and_exits_with_2(scenario: Callable[..., str]) -> None:
     file = scenario('sed = 1\nnumerics = "x"\n[model]\nnetwork = "speach"\n[cluster]\nmachines = 0\n[network]\nlatency = 3\n')
     result = simctl("check", file)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenarios import units
-from scenarios.units import SECONDS, bandwidth, duration, in_words, operations, positive_duration, speed, updates
+from scenarios.units import SECONDS, bandwidth, duration, in_words, operations, positive_duration, rate_in_words, speed, updates
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,10 @@ def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
 )  # fmt: skip
 def test_a_duration_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "words"), [(0.0, "0 B/s"), (850e3, "850 kB/s"), (1.25e9, "1.25 GB/s"), (2e8, "200 MB/s"), (3e15, "3e+03 TB/s")]
+)
+def test_a_rate_in_words(bytes_per_s: float, words: str) -> None:
+    assert rate_in_words(bytes_per_s) == words

@@ -134,6 +134,13 @@ def test_a_service_goes_on_at_full_speed_once_the_machine_does() -> None:
     assert done.run.loop.time() < 0.5
 
 
+def test_agents_that_gave_the_supervisor_up_begin_anew() -> None:
+    """What the world was to do on behalf of nobody was done on behalf of the agent that had just ended, and so never."""
+    done = run(small(crash("supervisor", "150 ms", "70 s"), stop={"updates": 1300}))
+    assert wrong(done) == []
+    assert [record.number for record in done.records if record.event == "restored"] != []
+
+
 def test_what_is_durable_knows_which_pushes_it_is_made_of() -> None:
     """The shard dies between the moment at which a push is durable and its reply: the repetition must find it counted."""
     done = run(slow_service())

@@ -6,6 +6,7 @@ What any event loop must do stands in `tests/conformance`; what is delivered bet
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
 import os
@@ -237,6 +238,29 @@ def test_a_life_knows_itself_in_everything_it_does(loop: SimLoop, log: Log) -> N
     loop.call_at(2.0, lambda: log.append(lives()))
     loop.run()
     assert log == [["a", 3], ["a", 3], ["a", 3], []]
+
+
+def test_what_is_asked_for_in_no_life_s_context_happens_though_the_life_that_asked_for_it_is_over(loop: SimLoop, log: Log) -> None:
+    def done(how: str) -> None:
+        log.append((loop.time(), how, LIFE.get()))
+
+    async def body() -> None:
+        nobody = contextvars.Context
+        loop.call_soon(done, "soon", context=nobody())
+        loop.call_later(1.0, done, "later", context=nobody())
+        loop.call_at(2.0, done, "at", context=nobody())
+        loop.world(3.0, lambda: done("world"))
+        loop.create_task(sleeps(), context=nobody())
+        life.crash()
+
+    async def sleeps() -> None:
+        await asyncio.sleep(4.0)
+        done("task")
+
+    life = Life("a", 1, loop)
+    life.start(body())
+    loop.run()
+    assert log == [(0.0, "soon", None), (1.0, "later", None), (2.0, "at", None), (3.0, "world", None), (4.0, "task", None)]
 
 
 # pause
