@@ -454,11 +454,7 @@ class Membership:
                 for r in self.roles.values()
             ),
             tuple(
-<<<<<<< HEAD
-                MachineRow(m.name, m.host, "up" if m.up else "silent", m.site.capacity, max(0.0, now - m.heard_s))
-=======
-                MachineRow(m.name, m.host, "up" if m.up else "left" if m.left else "silent", m.site.capacity, now - m.heard_s)
->>>>>>> helper-a
+                MachineRow(m.name, m.host, "up" if m.up else "left" if m.left else "silent", m.site.capacity, max(0.0, now - m.heard_s))
                 for m in self.machines.values()
             ),
         )  # fmt: skip
