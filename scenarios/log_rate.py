@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from core.vector import NARROW
-from scenarios.plan import BYTES_OF_FLOAT32
-from scenarios.schema import Scenario
+from scenarios.plan import BYTES_OF_FLOAT32, total_samples
+from scenarios.schema import Downpour, Scenario
 
 
 class LogRate(NamedTuple):
@@ -17,12 +17,21 @@ class LogRate(NamedTuple):
 
 
 def log_rate(scenario: Scenario, parameters: int, flops_per_sample: float) -> LogRate:
-    """What replicas push to a shard that never stop computing: one push each in the time of `n_push` minibatches.
+    """What replicas push to a shard that never stop computing: one push each in the time that its samples take.
 
     No more than the shard's network card takes in, where messages have to share that.
     """
     protocol, cluster, network = scenario.protocol, scenario.cluster, scenario.network
-    push_bytes = -(-parameters // protocol.shards) * NARROW.get(protocol.wire, BYTES_OF_FLOAT32)
-    between_pushes_s = protocol.n_push * protocol.batch * flops_per_sample / cluster.speed.median
+    wire = protocol.wire if isinstance(protocol, Downpour) else "float32"
+    push_bytes = -(-parameters // protocol.shards) * NARROW.get(wire, BYTES_OF_FLOAT32)
+    between_pushes_s = samples_of_push(scenario) * flops_per_sample / cluster.speed.median
     required = protocol.replicas * push_bytes / between_pushes_s
     return LogRate(min(required, network.nic) if network.model == "fifo" else required, cluster.disk)
+
+
+def samples_of_push(scenario: Scenario) -> float:
+    """From how many samples the gradient is that one push carries."""
+    protocol = scenario.protocol
+    if isinstance(protocol, Downpour):
+        return protocol.n_push * protocol.batch
+    return protocol.bundle * protocol.fraction * total_samples(scenario) * (1 - scenario.data.held_out) / protocol.portions

@@ -234,8 +234,10 @@ class Cluster:
 
     def parameters(self) -> Any:
         """What the shards hold at this moment; None if numerics are not real or a shard is down."""
-        if not self.real:
-            return None
+        return self.parameters_of_shards() if self.real else None
+
+    def parameters_of_shards(self) -> Any:
+        """The same of whatever the network's vectors are."""
         parameters = self.plan.network.initial()
         for shared in self.plan.job.shards:
             shard = self.shard(shared.name)

@@ -20,21 +20,21 @@ class Outlook:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.every_s = cluster, DEADLINES * cluster.plan.job.deadline_s
-        self._updates, self._since_s = 0, 0.0
+        self._changes, self._since_s = 0, 0.0
 
     def begin(self) -> None:
         self.cluster.at(self.cluster.now() + self.every_s, self.look)
 
     def look(self) -> None:
-        """A job that neither applies nor computes anything, with no fault or repair to come, is stuck: say so, and end it."""
+        """A job that neither changes a shard nor computes anything, with no fault or repair to come, is stuck: say so, and end it."""
         cluster, now = self.cluster, self.cluster.now()
         hosts = list(cluster.living())
-        updates = sum(host.server.updates for host in hosts if isinstance(host.server, Shard))
+        changes = sum(host.server.position for host in hosts if isinstance(host.server, Shard))
         working = any(host.working or host.life.paused for host in hosts)
         to_come = any(now < fault.until_s < math.inf for fault in cluster.faults) or cluster.head.host is None
         repairing = any(now < until_s < math.inf for until_s in cluster.holds.values())
-        if updates != self._updates or working or to_come or repairing:
-            self._updates, self._since_s = updates, now
+        if changes != self._changes or working or to_come or repairing:
+            self._changes, self._since_s = changes, now
         elif now > self._since_s:
             cluster.head.conclude(f"no update since {self._since_s:g} s; {cluster.head.missing()}")
         self.begin()

@@ -57,6 +57,15 @@ class Course:
         """Iterations and their losses, each as it was taken first."""
         return list(dict.fromkeys((record.number, record.value) for record in self.of("stepped")))
 
+    def parameters(self) -> list[float]:
+        """What the shards ended with."""
+        found = self.run.cluster.parameters_of_shards()
+        return [] if found is None else found.tolist()
+
+    def follows(self, other: Course) -> bool:
+        """Did it take the same steps?  One whose coordinator died before it wrote that down may be missing."""
+        return set(self.steps()) <= set(other.steps()) and self.parameters() == other.parameters()
+
     def complaints(self) -> list[str]:
         found = [*self.wrong, *map(str, check(self.records, durability=self.scenario.protocol.durability).violations)]
         cluster = self.run.cluster
