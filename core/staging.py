@@ -62,9 +62,9 @@ class StagingShard(Shard):
         """The slice at that point; Behind where this is not the point yet, or not any more."""
         if self.pushes.outlived(sender):
             return self.refuse(sender, f"{sender.name} lives a later life than {sender.incarnation}")
-        if fetch.point != self.point:
+        shown = self.vectors.get(POINT)  # none, when a coordinator's next life has dropped what was under way
+        if fetch.point != self.point or shown is None:
             return Outcome(Behind())
-        shown = self.vectors[POINT]
         vector = fetch.copied(shown) if fetch.room is None else fetch.room.copy_(shown)
         return Outcome(Parameters(vector, self.progress()), self.cost_of_update)
 

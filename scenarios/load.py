@@ -145,7 +145,8 @@ def valid_faults(value: Any) -> list[Any]:
 
 def in_words(problem: Any, file: str) -> Mistake:
     """One of pydantic's errors: what was found, what is allowed, the nearest name."""
-    path = ".".join(str(part) for part in problem["loc"] if not is_tag(part, problem["loc"]))
+    loc = problem["loc"]
+    path = ".".join(str(part) for index, part in enumerate(loc) if not is_tag(part, loc[:index]))
     if problem["type"].startswith("union_tag"):
         path = f"{path}.kind"
     tell = TOLD.get(
@@ -197,13 +198,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def is_tag(part: int | str, loc: Sequence[int | str]) -> bool:
+def is_tag(part: int | str, before: Sequence[int | str]) -> bool:
     """Pydantic puts the tag of a tagged union into the path, which nobody wrote: ("fault", 0, "crash", "at")."""
-    index = list(loc).index(part)
-    before = loc[index - 1] if index else None
-    if isinstance(before, int) and index >= 2 and loc[index - 2] == "fault":
-        return True
-    return before == "rule" and part in ("sgd", "momentum", "adagrad", "adam")
+    tables = tables_at(before)
+    return len(tables) > 1 and part in map(tag, tables)
 
 
 def tables_at(loc: Sequence[int | str]) -> set[type[BaseModel]]:

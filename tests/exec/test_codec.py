@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import reports
+from core.coordination import Done, Gather, Memory, Missing, Operate, Recall, Task, Values, Want
 from core.messages import (
     Accepted,
     Ask,
@@ -20,6 +21,7 @@ from core.messages import (
     Copy,
     Entry,
     Fetch,
+    FetchPoint,
     Finish,
     Finished,
     Install,
@@ -32,6 +34,8 @@ from core.messages import (
     Request,
     Sender,
 )
+from core.operations import Combine, Dot, Drop, Largest, Norm1
+from core.portions import BundleId
 from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
     DTYPES,
@@ -70,6 +74,23 @@ manifests = st.fixed_dictionaries(
     }
 )  # fmt: skip
 
+portions = st.lists(counts, max_size=4).map(tuple)
+bundles = st.lists(st.builds(BundleId, roles, counts, counts), max_size=3).map(tuple)
+terms = st.lists(st.tuples(texts, numbers), min_size=1, max_size=3).map(tuple)
+operations = st.one_of(
+    st.builds(Dot, texts, texts), st.builds(Norm1, texts), st.builds(Largest, texts), st.builds(Combine, texts, terms), st.builds(Drop, st.lists(texts, max_size=3).map(tuple))
+)
+operates = st.builds(
+    Operate,
+    counts,
+    counts,
+    st.lists(operations, max_size=3).map(tuple),
+    st.none() | st.builds(Gather, texts, bundles, numbers),
+    counts,
+    counts,
+    texts,
+)
+
 processes = st.builds(reports.Process, roles, counts)
 many_processes = st.lists(processes, max_size=3).map(tuple)
 statuses = st.builds(reports.Status, counts, texts, st.booleans(), numbers, st.none() | numbers, st.none() | numbers)
@@ -82,9 +103,13 @@ requests = st.one_of(
     st.builds(Join),
     st.builds(Ask),
     st.builds(Fetch),
+    st.builds(FetchPoint, point=counts),
     finishes,
     pushes,
-    st.builds(Copy, st.builds(Entry, st.integers(1, 2**63), senders, pushes | finishes)),
+    st.builds(Copy, st.builds(Entry, st.integers(1, 2**63), senders, pushes | finishes | operates)),
+    st.builds(Want, st.none() | st.builds(Done, counts, counts, portions, numbers, counts)),
+    operates,
+    st.builds(Recall),
     st.builds(Install, manifests, st.just("parameters"), vectors),
     st.builds(Relay, texts, counts, st.binary(max_size=99)),
     st.builds(reports.Beat, texts, counts, statuses),
@@ -100,6 +125,10 @@ replies = st.one_of(
     st.builds(Accepted, counts),
     st.builds(Finished, texts),
     st.builds(Refusal, texts),
+    st.builds(Task, counts, portions),
+    st.builds(Values, st.lists(numbers, max_size=3).map(tuple)),
+    st.builds(Missing, bundles),
+    st.builds(Memory, texts, st.lists(texts, max_size=3).map(tuple), texts, counts),
     st.builds(Behind),
     st.builds(Relayed, counts),
     st.builds(
@@ -155,14 +184,16 @@ def test_a_reply_comes_back_as_it_went(reply: Reply) -> None:
 
 
 def kinds_under(kind: type[Any]) -> set[type[Any]]:
-    return {
-        below for child in kind.__subclasses__() for below in (child, *kinds_under(child)) if below.__module__.startswith(("core", "exec"))
-    }
+    """Those that nothing derives from."""
+    children = [child for child in kind.__subclasses__() if child.__module__.startswith(("core", "exec"))]
+    return {below for child in children for below in kinds_under(child)} or {kind}
 
 
 def test_no_message_is_left_out_above() -> None:
-    drawn = {Join, Ask, Fetch, Finish, Push, Copy, Install, Relay, reports.Beat, reports.Report, reports.Inquire, reports.Conclude}
-    answered = {Progress, Parameters, Accepted, Finished, Refusal, Behind, Relayed, reports.Standing, reports.Orders, reports.Overview}
+    drawn = {Join, Ask, Fetch, FetchPoint, Finish, Push, Copy, Install, Relay, Want, Operate, Recall}
+    drawn |= {reports.Beat, reports.Report, reports.Inquire, reports.Conclude}
+    answered = {Progress, Parameters, Accepted, Finished, Refusal, Behind, Relayed, Task, Values, Missing, Memory}
+    answered |= {reports.Standing, reports.Orders, reports.Overview}
     assert kinds_under(Request) == drawn
     assert kinds_under(Reply) == answered
 

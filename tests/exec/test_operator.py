@@ -39,7 +39,7 @@ def loads_into_the_plain_module(model: Path) -> bool:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """One job: looked at, stopped, exported, resumed, done; and what each command said."""
     folder = tmp_path_factory.mktemp("story")
-    running = Job(folder, "protocol.stop.updates=1500").begin()
+    running = Job(folder, "protocol.stop.updates=6000").begin()
     try:
         running.until(lambda: running.updates() > 60)
         running.until(lambda: running.records("evaluated"))

@@ -14,12 +14,17 @@ from core.coordination import Gather
 from core.job import role_number
 from core.journal import Record, read
 from core.staging import POINT, StagingShard
+from sim.cluster import Cluster
 from sim.run import Run
 from sim.strategies import Tables, healed_s, scenario, toml
 from tests.sim.exact_network import exact_gradient, prepared
 
-LIMIT_S = 600.0
+LIMIT_S = 100.0
 """Of virtual time after the last fault has healed: a job takes some seconds."""
+
+
+class Endless(Exception):
+    """The run goes on and on."""
 
 
 class Course:
@@ -39,8 +44,13 @@ class Course:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(StagingShard, "gather", checked)
-            self.run = Run(self.scenario, journal, prepared=prepared(self.scenario), shuffle_ties=shuffle_ties)
-            self.run.simulate()
+            self.run = Run(
+                self.scenario, journal, prepared=prepared(self.scenario), shuffle_ties=shuffle_ties, on_progress=self.end_in_time
+            )
+            try:
+                self.run.simulate()
+            except Endless:
+                self.wrong.append(f"goes on at {self.run.loop.time():g} s")
         self.run.journal.flush()
         self.records = list(read(iter(journal.getvalue().decode().splitlines(keepends=True))))
 
@@ -49,6 +59,10 @@ class Course:
         exact = exact_gradient(shard.vectors[POINT], self.scenario.protocol.portions, part)
         if not torch.equal(shard.vectors[asked.into], exact):
             self.wrong.append(f"{shard.node.name} gathered {shard.vectors[asked.into].tolist()}, not {exact.tolist()}")
+
+    def end_in_time(self, _: Cluster) -> None:
+        if self.run.loop.time() > healed_s(self.scenario) + LIMIT_S:
+            raise Endless
 
     def of(self, event: str) -> list[Record]:
         return [record for record in self.records if record.event == event]
@@ -71,8 +85,6 @@ class Course:
         cluster = self.run.cluster
         if cluster.failed:
             found.append(f"failed: {cluster.failed}")
-        elif self.run.loop.time() > healed_s(self.scenario) + LIMIT_S:
-            found.append(f"ended at {self.run.loop.time():g} s")
         shards = {shared.name: cluster.shard(shared.name) for shared in self.run.plan.job.shards}
         if not cluster.failed and not all(shard is not None and shard.finished for shard in shards.values()):
             found.append(f"not all shards have finished: {shards}")

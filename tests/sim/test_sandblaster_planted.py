@@ -97,7 +97,7 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (gather_what_is_there, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
     (count_a_bundle_beside_its_singles, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
     (forget_what_was_staged, {"kinds": ("crash",), "durabilities": ("snapshot", "none")}, 300, "gathered"),
-    (carry_out_again, {"kinds": ("loss", "duplication"), "durabilities": ("log",)}, 200, ""),
+    (carry_out_again, {"kinds": ("loss", "duplication"), "durabilities": ("log",), "directions": ("two-loop",)}, 200, ""),
 ]
 """Each with what is drawn, within how many schedules it is caught, and what is found."""
 

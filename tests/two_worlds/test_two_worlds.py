@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,11 @@ def test_both_worlds_save_a_model_that_the_plain_module_loads(summaries):
 def test_there_is_one_replica_one_shard_and_one_ledger_in_the_tree():
     root = Path(__file__).parents[2]
     sources = {path: path.read_text() for room in ("core", "sim", "exec") for path in (root / room).rglob("*.py")}
-    assert [p.name for p, text in sources.items() if "async def replica(" in text] == ["downpour.py"]
+    assert sorted(p.name for p, text in sources.items() if "async def replica(" in text) == ["downpour.py", "sandblaster.py"]
     assert [p.name for p, text in sources.items() if "class Shard:" in text] == ["shard.py"]
+    assert [p.name for p, text in sources.items() if "class StagingShard(" in text] == ["staging.py"]
+    assert [p.name for p, text in sources.items() if "class Portions:" in text] == ["portions.py"]
+    assert [p.name for p, text in sources.items() if re.search(r"def minimise\b", text)] == ["lbfgs.py"]
     assert [p.name for p, text in sources.items() if "class Membership:" in text] == ["membership.py"]
     assert [p.name for p, text in sources.items() if "async def live_shard(" in text] == ["roles.py"]
 
