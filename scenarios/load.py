@@ -201,7 +201,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def is_tag(part: int | str, before: Sequence[int | str]) -> bool:
     """Pydantic puts the tag of a tagged union into the path, which nobody wrote: ("fault", 0, "crash", "at")."""
     tables = tables_at(before)
-    return len(tables) > 1 and part in map(tag, tables)
+    return len(tables) > 1 and part in [tag(table) for table in tables]
 
 
 def tables_at(loc: Sequence[int | str]) -> set[type[BaseModel]]:

@@ -78,7 +78,11 @@ portions = st.lists(counts, max_size=4).map(tuple)
 bundles = st.lists(st.builds(BundleId, roles, counts, counts), max_size=3).map(tuple)
 terms = st.lists(st.tuples(texts, numbers), min_size=1, max_size=3).map(tuple)
 operations = st.one_of(
-    st.builds(Dot, texts, texts), st.builds(Norm1, texts), st.builds(Largest, texts), st.builds(Combine, texts, terms), st.builds(Drop, st.lists(texts, max_size=3).map(tuple))
+    st.builds(Dot, texts, texts),
+    st.builds(Norm1, texts),
+    st.builds(Largest, texts),
+    st.builds(Combine, texts, terms),
+    st.builds(Drop, st.lists(texts, max_size=3).map(tuple)),
 )
 operates = st.builds(
     Operate,

@@ -26,6 +26,8 @@ from tests.exec.conftest import Job, execctl
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("jobs")]  # whole jobs; where many share the machine, each takes its time
 
+UPDATES = 3000
+"""Of the job that is looked at: some ten seconds."""
 ENDLESS = "protocol.stop.updates=1_000_000"
 
 
@@ -39,7 +41,7 @@ def loads_into_the_plain_module(model: Path) -> bool:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """One job: looked at, stopped, exported, resumed, done; and what each command said."""
     folder = tmp_path_factory.mktemp("story")
-    running = Job(folder, "protocol.stop.updates=6000").begin()
+    running = Job(folder, f"protocol.stop.updates={UPDATES}").begin()
     try:
         running.until(lambda: running.updates() > 60)
         running.until(lambda: running.records("evaluated"))
@@ -100,7 +102,7 @@ def test_resume_goes_on_from_what_was_kept_to_the_end(story):
     restored = story.job.records("restored", "shard/0")
     assert [(record.life, record.number) for record in restored] == [(2, story.kept)]
     finished = story.job.records("finished", "shard/0")[-1]
-    assert finished.number == 1500
+    assert finished.number == UPDATES
     assert summary["accuracy"] > 0.9
     assert check(story.job.records(), one_clock=False).violations == []
 

@@ -18,7 +18,6 @@ from core.lbfgs import State
 from core.messages import Sender
 from core.node import Outcome
 from core.portions import BundleId, Portions
-from core.pushes import Admission, Pushes
 from core.staging import StagingShard
 from sim.strategies import Tables, tables
 from tests.sim.courses import Course, small, undisturbed
@@ -70,20 +69,6 @@ def trust_the_first_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batches, "take_over", take_over)
 
 
-def carry_out_again(patch: pytest.MonkeyPatch) -> None:
-    """A request of the coordinator whose answer was lost is carried out a second time."""
-    judge = Pushes.judge
-
-    def forgetful(self: Pushes, sender: Sender, sequence: int) -> Admission:
-        admission = judge(self, sender, sequence)
-        if admission is Admission.REPEATED and sender.name == "coordinator":
-            self.last[sender.name] = (sender.incarnation, sequence - 1)
-            return Admission.NEW
-        return admission
-
-    patch.setattr(Pushes, "judge", forgetful)
-
-
 def wrong(drawn: Tables) -> list[str]:
     """With a log also: is the course another than that of an undisturbed run?"""
     course = Course(drawn)
@@ -97,7 +82,6 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (gather_what_is_there, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
     (count_a_bundle_beside_its_singles, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
     (forget_what_was_staged, {"kinds": ("crash",), "durabilities": ("snapshot", "none")}, 300, "gathered"),
-    (carry_out_again, {"kinds": ("loss", "duplication"), "durabilities": ("log",), "directions": ("two-loop",)}, 200, ""),
 ]
 """Each with what is drawn, within how many schedules it is caught, and what is found."""
 
