@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -31,6 +32,7 @@ from core.operations import Combine, Dot, Drop, Operation, Unknown, check, merge
 from core.portions import Backups, BundleId, Portions
 from core.reports import Member, Status
 from core.staging import POINT
+from core.work import Diverged
 
 KEPT = (PARAMETERS, "gradient", "s.", "y.")
 """Vectors that are not of an evaluation under way."""
@@ -53,7 +55,9 @@ class Unstaged(Exception):
 
 
 async def coordinator(node: Node, job: Job, attendance: Attendance, *, rehearsal: bool = False) -> None:
-    """One life of the coordinator; it serves until the process is ended.  Raises Refused when a later life is up.
+    """One life of the coordinator; it serves until the process is ended.
+
+    Raises Refused when a later life is up, and Diverged when there is no number to descend from.
 
     `rehearsal`: the vectors have no contents, so that no number means anything.
     """
@@ -138,7 +142,8 @@ class Desk:
         self.portions: Portions | None = None
         self.point = self.iteration = 0
         self.over = ""
-        self.loss: float | None = None
+        self.stands = "no step yet"
+        """Loss and gradient, for an operator."""
         self.news = asyncio.Event()
         """Is the batch covered, or has a shard moved?"""
         self.moved = False
@@ -221,7 +226,14 @@ class Desk:
         idle.set_result(None)
 
     def status(self) -> Status:
-        return Status(self.iteration, self.over, loss=None, progress=in_words(self.portions) if self.portions is not None else "")
+        done = (
+            f"{self.portions.done} of {self.portions.count} portions, {in_words(self.portions)}"
+            if self.portions is not None
+            else "no batch"
+        )
+        return Status(
+            self.iteration, self.over, progress=f"iteration {self.iteration + 1}: {done}; {self.stands}" if not self.over else self.over
+        )
 
 
 def in_words(portions: Portions) -> str:
@@ -250,7 +262,7 @@ class Batches:
         """Of the last memo."""
 
     async def run(self, protocol: Callable[..., Awaitable[Stopped]]) -> str:
-        """To the end; why.  Raises Setback and Over."""
+        """To the end; why.  Raises Setback, Over and Diverged."""
         state = await self.take_over()
         options = self.options
         settings = Settings(
@@ -260,7 +272,9 @@ class Batches:
         )  # fmt: skip
         evaluate: Evaluate = self.evaluate
         stopped = await protocol(self.shards, evaluate, settings, state, self.commit)
-        return stopped.reason
+        if not math.isfinite(state.loss):
+            raise Diverged(stopped.reason)
+        return stopped.reason if stopped.ok else f"gave up: {stopped.reason}"
 
     async def take_over(self) -> State:
         """What earlier lives left, with everybody at the same step; a new beginning if that cannot be.  Raises Setback and Over."""
@@ -331,7 +345,8 @@ class Batches:
         await self.shards.carry_out(operations, step=step, memo=self.memo(state, operations, step=step))
         self.desk.iteration = state.iteration
         if step:
-            self.node.record("stepped", "", state.iteration, state.loss, f"{state.evaluations} evaluations")
+            self.node.record("stepped", "", state.iteration, state.loss, f"{state.evaluations} evaluations, gradient {state.steepest:.3g}")
+            self.desk.stands = f"loss {state.loss:.6g}, gradient {state.steepest:.3g}"
         limit_s = self.job.stop.time_s
         if limit_s is not None and self.node.now() >= limit_s:
             raise Over(f"{limit_s:g} s")

@@ -66,6 +66,10 @@ class Shared:
     part: slice
 
 
+VECTORS_OF_A_SEARCH = 8
+"""Parameters, direction, point, the gradients there and of the trials that bracket a step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sandblaster:
     """What Sandblaster L-BFGS is run with; `scenarios/schema.py` says what each means."""
@@ -81,6 +85,11 @@ class Sandblaster:
     iterations: int | None = None
     gradient: float = 1e-5
     relative_loss: float = 1e-9
+
+    @property
+    def vectors(self) -> int:
+        """As long as a shard's slice, that it holds at once: the history's pairs, the bundles of a cover, and those of a line search."""
+        return 2 * self.memory + -(-self.portions // self.bundle) + VECTORS_OF_A_SEARCH
 
     @property
     def staged_limit(self) -> int:

@@ -34,6 +34,7 @@ LEGEND: dict[str, str] = {
     # coordinator
     "given": "peer: replica, with its life; number: first portion; value: how many; note: why",
     "arrived": "peer: replica, with its life; number: sequence of the bundle; value: portions; note: what became of it, and why",
+    "cleared": "a shard drops what was staged for the point before; number: bundles; value: their bytes",
     "covered": "number: bundles of the exact cover; value: loss; note: portions given again, backups given and won, portions wasted",
     "tried": "number: evaluations so far; value: loss; note: step and slope",
     "stepped": "number: iteration; value: loss; note: step, largest element of the gradient, evaluations",

@@ -83,6 +83,8 @@ class State:
     resets: int = 0
     loss: float = math.inf
     previous_loss: float = math.inf
+    steepest: float = math.inf
+    """The largest element of the gradient, before the step."""
     history: list[int] = field(default_factory=list)
     products: dict[str, float] = field(default_factory=dict)
 
@@ -121,6 +123,7 @@ async def minimise(space: Space, evaluate: Evaluate, settings: Settings, state: 
             return stopped
         try:
             downhill = await descend(space, settings, state)
+            state.steepest = downhill.steepest
             if downhill.steepest <= settings.gradient:
                 return Stopped(f"no element of the gradient exceeds {settings.gradient:g}", ok=True)
             start = Trial(0.0, state.loss, downhill.slope, GRADIENT)

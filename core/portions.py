@@ -225,6 +225,11 @@ class Portions:
     # the cover
 
     @property
+    def done(self) -> int:
+        """How many portions have arrived in some bundle."""
+        return self.count - self._uncovered
+
+    @property
     def complete(self) -> bool:
         """Is there an exact cover now?"""
         return not self._uncovered
@@ -235,9 +240,10 @@ class Portions:
         return tuple(staged.bundle for staged in self._covering())
 
     def loss(self) -> float:
-        """Summed over the cover; exactly, since `sum` rounds otherwise on Python 3.12 than on 3.11."""
+        """Summed over the cover; exactly, since `sum` rounds otherwise on Python 3.12 than on 3.11.  NaN if one of them is no number."""
         assert self.complete
-        return math.fsum(staged.loss for staged in self._covering())
+        losses = [staged.loss for staged in self._covering()]
+        return math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
 
     def samples(self) -> int:
         """Summed over the cover."""
@@ -267,7 +273,7 @@ class Portions:
     def counters(self) -> Counters:
         """What the batch has cost so far."""
         won = sum(staged.backup for staged in self._covering())
-        return Counters(self._given, self._backups_given, won, self._arrived - (self.count - self._uncovered))
+        return Counters(self._given, self._backups_given, won, self._arrived - self.done)
 
     # what is to be done next
 

@@ -22,7 +22,7 @@ class Status:
     accuracy: float | None = None
     """Of the evaluator's last look."""
     staged_bytes: int = 0
-    """The most that was ever staged, of a shard of Sandblaster."""
+    """Of a shard of Sandblaster."""
     progress: str = ""
     """Of the coordinator: batch, portions, backups, in words."""
 

@@ -36,7 +36,6 @@ class StagingShard(Shard):
         self.vectors: dict[str, Any] = {"parameters": parameters}
         self.staged: dict[BundleId, Any] = {}
         self.staged_limit = job.sandblaster.staged_limit
-        self.most_staged = 0
         self.point = 0
         self.memo = ""
         self.answer = Values()
@@ -85,7 +84,6 @@ class StagingShard(Shard):
         for into, part in blocks(mine, push.gradient):
             into.copy_(part)
         self.staged[BundleId(sender.name, sender.incarnation, push.sequence)] = mine
-        self.most_staged = max(self.most_staged, len(self.staged))
         self.samples += push.samples
         self.position += 1
 
@@ -133,11 +131,17 @@ class StagingShard(Shard):
         self.answer = Values(tuple(run(operate.operations, self.vectors)))
         if operate.point:
             self.point = operate.point
-            self.staged.clear()
+            self.clear()
         if operate.step:
             self.updates += 1
             self._published = None
         self.memo = operate.memo or self.memo
+
+    def clear(self) -> None:
+        """What was staged for the point before will not be asked for again."""
+        if self.staged:
+            self.node.record("cleared", "", len(self.staged), len(self.staged) * self.parameters.nbytes)
+            self.staged.clear()
 
     def gather(self, gather: Gather) -> None:
         """In the order in which the coordinator lists them, so that every life of a shard gets the same bits."""
@@ -170,7 +174,7 @@ class StagingShard(Shard):
 
     def status(self) -> Status:
         status = super().status()
-        status.staged_bytes = self.most_staged * int(self.parameters.nbytes)
+        status.staged_bytes = len(self.staged) * int(self.parameters.nbytes)
         return status
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,7 +26,7 @@ from exec.codec import Identity
 from exec.host import Host
 from exec.jobfile import NAME, Charge, JobFile
 from exec.nursery import end_with
-from exec.processes import Processes
+from exec.processes import Processes, machine_memory
 from exec.relaying import Relaying
 from models.errors import InputError
 from report.exits import Exit, StartError
@@ -121,8 +121,7 @@ def own_folder(charge: Charge) -> Path:
 
 def capacity(folder: Path) -> Capacity:
     """What this machine has."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Capacity(len(os.sched_getaffinity(0)), memory, gpus(), JobFile.of(folder).storage)
+    return Capacity(len(os.sched_getaffinity(0)), machine_memory(), gpus(), JobFile.of(folder).storage)
 
 
 def gpus() -> int:

@@ -67,7 +67,8 @@ def as_table(overview: Overview, folder: Path) -> RenderableType:
             machine.name, machine.host, Text(machine.state, COLOURS.get(machine.state, "")), str(machine.capacity.cores),
             str(machine.capacity.gpus), memory, f"{machine.quiet_s:.1f} s ago",
         )  # fmt: skip
-    return Group(head, roles, machines)
+    told = [Text(role.status.progress) for role in overview.roles if role.status.progress]
+    return Group(head, *told, roles, machines)
 
 
 def to_json(overview: Overview, folder: Path) -> dict[str, Any]:
@@ -114,8 +115,9 @@ class Progress:
         roles = Text("  ").join(
             Text(f"{role.name}{f'#{role.life}' if role.life > 1 else ''}", COLOURS.get(role.state, "")) for role in overview.roles
         )
+        coordinator = [Text(role.status.progress) for role in overview.roles if role.status.progress]
         waiting = [Text(f"{role.name}: {role.note}", "yellow") for role in overview.roles if role.state == "waiting" and role.note]
-        return Group(table, roles, *waiting[:5])
+        return Group(table, *coordinator, roles, *waiting[:5])
 
     def rate(self, updates: int) -> float:
         now = time.monotonic()

@@ -26,7 +26,7 @@ from exec.chaos import Interference
 from exec.codec import DTYPES, Identity, Payload, dtype_of
 from exec.host import Host
 from exec.jobfile import Charge
-from exec.processes import file_name, pid_file
+from exec.processes import file_name, machine_memory, pid_file
 from exec.store import FileStore
 from models.errors import InputError
 from report.exits import Exit
@@ -46,6 +46,8 @@ def live(errand: str) -> int:
     entitle(charge, process)
     try:
         made = plan(charge.job.load(), real=True, device=charge.job.device)
+        if role_kind(process.name) in ("shard", "mirror"):
+            made.check_memory(machine_memory(), "on this machine")
     except (ScenarioError, InputError) as error:
         sys.stderr.write(f"{one_line(str(error))}\n")
         return Exit.WRONG_INPUT

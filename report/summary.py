@@ -38,6 +38,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "updates": tally.updates if len(tally.by_shard) == shards else 0,  # a shard that applied nothing has no record of it
         "batches": tally.batches,
         "portions": dict(tally.portions),
+        "staged_bytes": int(tally.staged_bytes),
         "training_loss": finite(tally.steps[-1].loss) if tally.steps else None,
         "loss": finite(last.loss) if last else None,
         "accuracy": last.accuracy if last else None,
@@ -144,6 +145,7 @@ def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if summary["batches"]:
         found = [("iterations", f"{summary['updates']:,}{rate}, {summary['batches']} passes over the data")]
         found.append(("portions", "{given:,} given, {backups:,} as backups; {wasted:,} came in vain".format(**summary["portions"])))
+        found.append(("staged at most", f"{summary['staged_bytes'] / 1e6:,.1f} MB on a shard"))
     if summary["training_loss"] is not None:
         found.append(("training loss", f"{summary['training_loss']:.6g}"))
     if summary["loss"] is not None:

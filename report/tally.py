@@ -39,6 +39,8 @@ class Tally:
     """Of Sandblaster: passes over the data."""
     portions: Counter[str] = field(default_factory=lambda: Counter(given=0, backups=0, wasted=0))
     """Of Sandblaster: how many were given out, of them as backups, and how many came when they were of no use."""
+    staged_bytes: float = 0.0
+    """Of Sandblaster: the most that any shard has staged for one point."""
     steps: list[Evaluation] = field(default_factory=list)
     """Of Sandblaster: the training loss after each iteration."""
 
@@ -49,7 +51,7 @@ class Tally:
         """Who counts which event."""
         takers: dict[str, Watcher] = {
             "applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish,
-            "staged": self.staged, "given": self.given, "arrived": self.arrived, "covered": self.covered, "stepped": self.stepped,
+            "staged": self.staged, "given": self.given, "arrived": self.arrived, "cleared": self.cleared, "covered": self.covered, "stepped": self.stepped,
         }  # fmt: skip
         return takers | dict.fromkeys(self.COUNTED, self.count)
 
@@ -81,6 +83,9 @@ class Tally:
 
     def arrived(self, _time_s: float, _node: str, _life: int, _event: str, _peer: str, _number: int, value: float, note: str) -> None:
         self.portions["wasted"] += int(value) if note.startswith("useless") else 0
+
+    def cleared(self, _time_s: float, _node: str, _life: int, _event: str, _peer: str, _number: int, value: float, _note: str) -> None:
+        self.staged_bytes = max(self.staged_bytes, value)
 
     def covered(self, *_: object) -> None:
         self.batches += 1

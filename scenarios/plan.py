@@ -57,6 +57,21 @@ class Plan:
         given = self.scenario.protocol.rule.model_dump()
         return RULES[given.pop("kind")](**given)
 
+    def check_memory(self, memory_bytes: float, where: str) -> None:
+        """Raises ScenarioError for a history of Sandblaster that is too large for a shard's memory, with the sizes."""
+        options, protocol = self.job.sandblaster, self.scenario.protocol
+        if options is None or not isinstance(protocol, Sandblaster):
+            return
+        first = self.network.initial()
+        vector = max(first[shared.part].nbytes for shared in self.job.shards) * self.payload_scale
+        if options.vectors * vector > memory_bytes:
+            raise complaint(
+                self.scenario, "protocol.memory",
+                f"found {protocol.memory}; a shard would hold {options.vectors * vector / 1e9:.3g} GB: {2 * protocol.memory} vectors of history,"
+                f" {options.vectors - 2 * protocol.memory} of bundles and a line search, {vector / 1e6:.3g} MB each; it has"
+                f" {memory_bytes / 1e9:.3g} GB {where}; allowed: fewer pairs, larger bundles, or more shards",
+            )  # fmt: skip
+
     def torch_network(self) -> TorchNetwork:
         """The network, where numerics are real."""
         from models.torch_network import TorchNetwork
@@ -91,9 +106,12 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
         raise complaint(
             scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share"
         )
-    return Plan(
+    made = Plan(
         scenario, job(scenario, len(network), training_samples), network, data, portions(scenario, network, training_samples), payload_scale
     )
+    if scenario.placement.shard.memory:
+        made.check_memory(scenario.placement.shard.memory, "by placement.shard.memory")
+    return made
 
 
 def portions(scenario: Scenario, network: Network, training_samples: int) -> Callable[[], Portioned]:

@@ -116,6 +116,7 @@ def progress() -> Iterator[Callable[[Cluster], None] | None]:
     with Console(stderr=True).status("preparing") as status:
 
         def show(cluster: Cluster) -> None:
-            status.update(f"{in_words(cluster.now())} of virtual time, {cluster.network.messages:,} messages")
+            told = f"{in_words(cluster.now())} of virtual time, {cluster.network.messages:,} messages"
+            status.update("; ".join(filter(None, (told, cluster.standing()))))
 
         yield show

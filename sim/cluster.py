@@ -15,8 +15,9 @@ from typing import Any
 
 from core import chance
 from core.attendance import Outlived
+from core.coordinator import Desk
 from core.evaluator import Final
-from core.job import SUPERVISOR
+from core.job import COORDINATOR, SUPERVISOR
 from core.journal import Journal, one_line
 from core.messages import Refused
 from core.node import StoreFailed
@@ -225,6 +226,11 @@ class Cluster:
         """The shard of that name, if it is up."""
         host = self.hosts.get(name)
         return host.server if host is not None and host.life.up and isinstance(host.server, Shard) else None
+
+    def standing(self) -> str:
+        """How a coordinator is doing, in words; "" where there is none."""
+        host = self.hosts.get(COORDINATOR)
+        return host.server.status().progress if host is not None and isinstance(host.server, Desk) else ""
 
     @property
     def finished(self) -> bool:

@@ -63,6 +63,7 @@ class Run:
             wall_seconds=round(time.monotonic() - self.began, 3),
             messages=cluster.network.messages,
             bytes=int(cluster.network.bytes),
+            staged_bytes=int(self.tally.staged_bytes * self.plan.payload_scale),
             lost_updates=self.tally.events["applied"] - cluster.toll.surviving(),
             faults=cluster.report_faults(),
             notes=not_honoured(self.scenario, "sim"),
