@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check hunt slow bench wire clean
+.PHONY: run test check hunt hunt-sandblaster slow bench kills wire clean
 
 run: $(READY)
 	$(BIN)/simctl run scenarios/quickstart.toml
@@ -22,6 +22,9 @@ check: $(READY)  ## style, types and the direction of imports
 hunt: $(READY)  ## a long search for failures; see docs/TESTING.md
 	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/sim/test_failures.py --timeout=0
 
+hunt-sandblaster: $(READY)  ## 10,000 schedules of failures for Sandblaster: some minutes
+	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/sim/test_sandblaster.py -k whatever_fails --timeout=0
+
 slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
 	$(BIN)/python -m pytest tests/exec -m slow -n 0
 
@@ -30,6 +33,12 @@ bench: $(READY)
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/durability.py
 	$(BIN)/python bench/straggler.py
+	$(BIN)/python bench/backup.py
+	$(BIN)/python bench/lbfgs.py
+
+kills: $(READY)  ## kill -9 of every process of a real job in turn, with each durability: half an hour
+	$(BIN)/python -m bench.kills
+	$(BIN)/python -m bench.kills --scenario sandblaster-real --after 20
 
 wire: $(READY)  ## regenerate the protobuf modules
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. exec/wire/*.proto

@@ -22,10 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.checks import PushId, check
+from core.job import COORDINATOR
 from core.journal import Record, read
 from exec.jobfile import JobFile
+from scenarios.load import load
 
-WHO = ("shard/0", "mirror/0", "replica/1", "evaluator", "supervisor", "agent", "nursery", "launcher")
+WHO = ("nobody", "coordinator", "shard/0", "mirror/0", "replica/1", "evaluator", "supervisor", "agent", "nursery", "launcher")
 DURABILITIES = ("none", "snapshot", "mirror", "log")
 LIMIT_S = 300
 
@@ -39,6 +41,8 @@ class Killed:
     exit_code: int
     status: str
     accuracy: float | None
+    training_loss: float | None
+    """Of Sandblaster, whose course does not depend on who dies."""
     seconds: float
     acknowledged: int
     missing: int
@@ -48,8 +52,9 @@ class Killed:
 
     def line(self) -> str:
         accuracy = "-" if self.accuracy is None else f"{self.accuracy:.3f}"
+        loss = "" if self.training_loss is None else f"training loss {self.training_loss:.9f} "
         return (
-            f"{self.durability:9} {self.who:10} exit {self.exit_code:<4} {self.status:9} accuracy {accuracy:6} {self.seconds:6.1f} s   "
+            f"{self.durability:9} {self.who:11} exit {self.exit_code:<4} {self.status:9} accuracy {accuracy:6} {loss}{self.seconds:6.1f} s   "
             f"acknowledged {self.acknowledged:5} missing {self.missing:4} broken {self.broken} left {self.left}"
         )
 
@@ -63,7 +68,8 @@ def job(scenario: str, durability: str, who: str, after: int, folder: Path) -> K
         if launcher.poll() is not None:
             raise SystemExit(f"the job ended before {after} updates: {launcher.communicate()[1].decode()}")
         time.sleep(0.1)
-    os.kill(launcher.pid if who == "launcher" else pid_of(run, who), signal.SIGKILL)
+    if who != "nobody":
+        os.kill(launcher.pid if who == "launcher" else pid_of(run, who), signal.SIGKILL)
     launcher.communicate(timeout=LIMIT_S)
     while not (run / "summary.json").exists() or (who == "launcher" and processes(run)):
         time.sleep(0.1)
@@ -78,7 +84,7 @@ def job(scenario: str, durability: str, who: str, after: int, folder: Path) -> K
     for violation in findings.violations:
         print(f"   {violation}", file=sys.stderr)
     return Killed(
-        durability, who, launcher.returncode, summary["status"], summary["accuracy"], seconds, len(acknowledged),
+        durability, who, launcher.returncode, summary["status"], summary["accuracy"], summary["training_loss"], seconds, len(acknowledged),
         len(acknowledged - there), len(findings.violations), len(processes(run)),
     )  # fmt: skip
 
@@ -121,9 +127,10 @@ def main() -> None:
     parser.add_argument("--after", type=int, default=100, help="updates of the first shard")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    sandblaster = load(options.scenario).protocol.kind == "sandblaster"
     for durability in options.durability:
         for who in options.who:
-            if who == "mirror/0" and durability != "mirror":
+            if (who == "mirror/0" and durability != "mirror") or (who == COORDINATOR and not sandblaster):
                 continue
             with tempfile.TemporaryDirectory(prefix="kills-") as folder:
                 killed = job(options.scenario, durability, who, options.after, Path(folder))

@@ -24,7 +24,7 @@ from typing import Any
 from core.attendance import Attendance
 from core.coordination import Done, Gather, Memory, Missing, Operate, Recall, Task, Values, Want
 from core.job import Job, role_kind
-from core.lane import Flight
+from core.lane import Flight, arrivals
 from core.lbfgs import DIRECTION, PARAMETERS, Evaluate, Settings, State, Stopped, Trial, minimise, rehearse
 from core.messages import Finish, Finished, Refusal, Request, Sender
 from core.node import Node, Outcome
@@ -76,7 +76,7 @@ async def coordinator(node: Node, job: Job, attendance: Attendance, *, rehearsal
         except Over as over:
             reason = str(over)
     desk.finish(reason)
-    await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
+    await arrivals([Flight(node, shared.name, Finish(reason), job.deadline_s) for shared in job.shards])
     await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
 
 
@@ -93,7 +93,7 @@ class Shards:
 
     async def recall(self) -> dict[str, Memory]:
         """Earlier lives are refused from now on; what they left.  Raises Over."""
-        memories = await asyncio.gather(*(Flight(self.node, name, Recall(), self.deadline_s).arrival() for name in self.names))
+        memories = await arrivals([Flight(self.node, name, Recall(), self.deadline_s) for name in self.names])
         self.after = {name: memory.after for name, memory in zip(self.names, memories, strict=True)}
         for memory in memories:
             if memory.finished:
@@ -117,7 +117,7 @@ class Shards:
                 self.node.record("pushed", name, self.steps[name], 1)
             request = Operate(self.number, self.after[name], tuple(operations), gather, point, self.steps[name] if step else 0, memo)
             flights.append(Flight(self.node, name, request, self.deadline_s))
-        replies = dict(zip(asked, await asyncio.gather(*(flight.arrival() for flight in flights)), strict=True))
+        replies = dict(zip(asked, await arrivals(flights), strict=True))
         for name, reply in replies.items():
             if isinstance(reply, Values):
                 self.after[name] = self.number

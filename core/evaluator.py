@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.job import Job, Stop
-from core.lane import Flight
+from core.lane import Flight, arrivals
 from core.messages import Fetch, Finish, Parameters
 from core.node import Node
 from core.reports import Status
@@ -49,7 +49,7 @@ async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event,
         if last or all(reply.progress.finished for reply in replies):
             return final
         if reason := reached(final.quality, job.stop):
-            await asyncio.gather(*(Flight(node, s.name, Finish(reason), job.deadline_s).arrival() for s in job.shards))
+            await arrivals([Flight(node, s.name, Finish(reason), job.deadline_s) for s in job.shards])
             continue
         try:
             async with asyncio.timeout(job.evaluate_every_s):
@@ -60,7 +60,7 @@ async def evaluator(node: Node, job: Job, network: Network, over: asyncio.Event,
 
 async def fetch_all(node: Node, job: Job) -> list[Parameters]:
     """Every shard's slice; no two of them need be of the same moment."""
-    return await asyncio.gather(*(Flight(node, s.name, Fetch(), job.deadline_s).arrival() for s in job.shards))
+    return await arrivals([Flight(node, s.name, Fetch(), job.deadline_s) for s in job.shards])
 
 
 async def measure(node: Node, job: Job, network: Network, replies: list[Parameters]) -> Final:

@@ -17,7 +17,7 @@ from typing import Any
 
 from core.coordination import Done, Want
 from core.job import COORDINATOR, Job
-from core.lane import Flight
+from core.lane import Flight, arrivals
 from core.messages import Accepted, FetchPoint, Finished, Parameters, Push
 from core.node import Node
 from core.work import Network, Portioned
@@ -52,7 +52,7 @@ async def replica(node: Node, job: Job, network: Network, data: Portioned) -> No
 async def fetch_point(node: Node, job: Job, point: int, parameters: Any) -> bool:
     """The parameters at that point, all of them; False if a shard does not have them."""
     flights = [Flight(node, shared.name, FetchPoint(parameters[shared.part], point=point), job.deadline_s) for shared in job.shards]
-    replies = await asyncio.gather(*(flight.arrival() for flight in flights))
+    replies = await arrivals(flights)
     for shared, reply in zip(job.shards, replies, strict=True):
         if not isinstance(reply, Parameters):
             return False
@@ -85,7 +85,7 @@ async def push_everywhere(node: Node, job: Job, gradient: Any, sequence: int, po
         node.record("pushed", shared.name, sequence, portions)
         push = Push(sequence, gradient[shared.part], portions, samples, point)
         flights.append(Flight(node, shared.name, push, job.deadline_s))
-    replies = await asyncio.gather(*(flight.arrival() for flight in flights))
+    replies = await arrivals(flights)
     for shared, reply in zip(job.shards, replies, strict=True):
         if isinstance(reply, Accepted):
             node.record("acknowledged", shared.name, sequence)

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Sized
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -192,12 +193,16 @@ class ReplicaMinibatches:
 
 
 class TrainingPortions:
-    """The first so many of the training samples, which are in an order of the seed's, cut into portions that differ by one sample."""
+    """The first so many of the training samples, which are in an order of the seed's, cut into portions that differ by one sample.
 
-    def __init__(self, samples: Samples, count: int, portions: int, seed: int) -> None:
+    The last `kept` of them stay as they were picked out: a replica is given its own again in the next batch.
+    """
+
+    def __init__(self, samples: Samples, count: int, portions: int, seed: int, kept: int = 0) -> None:
         self.samples, self.count, self.portions, self.seed = samples, count, portions, seed
+        self.portion = lru_cache(maxsize=kept)(self.picked)
 
-    def portion(self, number: int) -> Batch:
+    def picked(self, number: int) -> Batch:
         first, end = self.count * number // self.portions, self.count * (number + 1) // self.portions
         inputs, targets = self.samples.pick(torch.arange(first, end))
         return Batch(inputs, targets, chance.number(self.seed, f"portion/{number}", "draws"))

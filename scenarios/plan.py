@@ -128,7 +128,8 @@ def portions(scenario: Scenario, network: Network, training_samples: int) -> Cal
     from models.data import TrainingPortions
 
     train = network.data.train  # type: ignore[attr-defined]
-    return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed)
+    kept = 2 * -(-protocol.portions // protocol.replicas)
+    return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
 
 
 def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:

@@ -164,7 +164,9 @@ class Cluster:
         host.life.crash()
         host.record = lambda *_, **__: None
         host.place.host = None
-        return sum(other.reset_calls_to(host.place) for other in self.callers()) if host.machine.up else 0
+        if host.server is None or not host.machine.up:
+            return 0
+        return sum(other.reset_calls_to(host.place) for other in self.callers())
 
     def callers(self) -> Iterator[Host]:
         yield from self.living()

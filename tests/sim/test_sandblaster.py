@@ -23,7 +23,7 @@ def test_each_portion_counts_once_and_the_job_ends_whatever_fails(drawn: Tables)
 
 @thoroughly
 @given(tables(kind="sandblaster", numerics="real"))
-def test_so_it_is_with_an_evaluator(drawn: Tables) -> None:
+def test_so_it_is_with_an_evaluator_whatever_fails(drawn: Tables) -> None:
     assert Course(drawn).complaints() == []
 
 
