@@ -98,7 +98,7 @@ def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
     @settings(
         max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
-    @given(tables(kind="sandblaster", **limits))
+    @given(tables(kind="sandblaster", **{"warmstarts": False} | limits))
     def play(drawn: Tables) -> None:
         if not found:
             played.append(drawn)
