@@ -76,8 +76,10 @@ async def coordinator(node: Node, job: Job, attendance: Attendance, *, rehearsal
         except Over as over:
             reason = str(over)
     desk.finish(reason)
-    await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
-    await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
+    while True:  # whoever asks is told that it is over, until the process is ended; so is a shard that has lost this as well
+        desk.news.clear()
+        await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
+        await desk.news.wait()
 
 
 class Shards:

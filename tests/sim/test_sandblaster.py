@@ -42,6 +42,15 @@ def test_the_same_scenario_has_the_same_journal(drawn: Tables) -> None:
     assert Course(drawn).records == Course(drawn).records
 
 
+def test_a_shard_that_forgets_the_end_before_the_job_is_concluded_is_told_again() -> None:
+    told = {"durability": "none", "evaluate_every": "5 s"}
+    ended_s = max(record.time_s for record in Course(small(**told) | {"numerics": "real"}).of("finished"))
+    crash = {"kind": "crash", "target": "shard/1", "at": f"{ended_s + 0.5} s", "repair": "200 ms"}
+    course = Course(small(crash, **told) | {"numerics": "real"})
+    assert course.complaints() == []
+    assert [record.life for record in course.of("finished") if record.node == "shard/1"] == [1, 2]
+
+
 def test_a_healthy_job_descends_and_ends_where_it_should() -> None:
     course = Course(small())
     assert course.complaints() == []
