@@ -98,7 +98,7 @@ def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
     @settings(
         max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
-    @given(tables(kind="sandblaster", **{"warmstarts": False} | limits))
+    @given(tables(kind="sandblaster", **limits))
     def play(drawn: Tables) -> None:
         if not found:
             played.append(drawn)
@@ -120,7 +120,7 @@ def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
 def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: int, sign: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        played, found = hunt(limit, **limits)
+        played, found = hunt(limit, warmstarts=False, **limits)
     assert any(sign in one for one in found), found
     for drawn in played:
         assert wrong(drawn) == []
