@@ -18,11 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.job import SUPERVISOR, Durability, role_kind, shard_of
+from core.job import COORDINATOR, SUPERVISOR, Durability, role_kind, shard_of
 from core.journal import Record
+from core.pushes import BUNDLES
 
 RULES: dict[str, str] = {
-    "pushed in sequence": "a sender's life counts its pushes to a shard 1, 2, 3 and so on",
+    "pushed in sequence": "a sender's life counts its pushes to a shard 1, 2, 3 and so on; after a warm start its bundles likewise",
     "applied was pushed": "a shard applies nothing that was not sent to it, nor before it was sent",
     "counted once": "no push is twice in a shard's history",
     "counted in order": "of one sender, a shard applies later lives after earlier ones, and each life's pushes in their sequence",
@@ -35,6 +36,7 @@ RULES: dict[str, str] = {
     "restored what was durable": "a shard's next life begins by saying with how many updates: no fewer than were durable, no more than were applied",
     "a snapshot counts its updates": "what becomes durable has no more updates than were applied, and no fewer than the one before",
     "finished is finished": "a shard that has finished counts all its updates, and applies nothing more in that life",
+    "a warm start ends once": "a shard's life in which Downpour is over counts all its updates, and applies only the coordinator's steps",
     "staleness is a distance": "no gradient is older than the shard, or from its future",
     "lives are granted once": "a life begins once, after it was granted, and is not granted again afterwards",
 }
@@ -111,6 +113,8 @@ class _Shard:
     """Updates that are durable at each place: on disk, under "", and in the mirror."""
     finished: int = 0
     """The line that says so; 0 while it has not."""
+    warmed: int = 0
+    """Likewise of its warm start."""
 
     def restored(self, updates: int) -> _Shard:
         """The next life, that begins with the first so many of these."""
@@ -133,7 +137,7 @@ class _Reader:
     acknowledged: dict[PushId, int] = field(default_factory=dict)
     joined: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """For each sender and shard, the latest life that joined, and the line."""
-    sequences: dict[tuple[str, int, str], tuple[int, int]] = field(default_factory=dict)
+    sequences: dict[tuple[str, int, str, bool], tuple[int, int]] = field(default_factory=dict)
     granted: dict[tuple[str, int], int] = field(default_factory=dict)
     started: dict[tuple[str, int], int] = field(default_factory=dict)
     crashed: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -194,6 +198,8 @@ class _Reader:
             self.broken("applied was pushed", f"{push} was applied and not sent", self.sent.get(push, 0), line)
         if shard.finished:
             self.broken("finished is finished", f"{push} was applied afterwards", shard.finished, line)
+        if shard.warmed and push.sender != COORDINATOR:
+            self.broken("a warm start ends once", f"{push} was applied afterwards", shard.warmed, line)
         if not 0 <= record.value <= len(shard.history):
             self.broken("staleness is a distance", f"{push} has {record.value:g} of {len(shard.history)} updates", line)
         self.one_after_the_other(line, push, shard)
@@ -246,6 +252,15 @@ class _Reader:
             self.broken("finished is finished", f"{record.node} finished twice in one life", shard.finished, line)
         shard.finished = line
 
+    def on_warmed(self, line: int, record: Record) -> None:
+        shard = self.shards[record.node][record.life]
+        if record.number != len(shard.history):
+            what = f"{record.node} counts {record.number} updates; its history has {len(shard.history)}"
+            self.broken("a warm start ends once", what, line)
+        if shard.warmed:
+            self.broken("a warm start ends once", f"{record.node} is warm twice in one life", shard.warmed, line)
+        shard.warmed = line
+
     # senders
 
     def on_joined(self, line: int, record: Record) -> None:
@@ -253,10 +268,12 @@ class _Reader:
 
     def on_pushed(self, line: int, record: Record) -> None:
         push = PushId(record.node, record.life, record.peer, record.number)
-        last, earlier = self.sequences.get((push.sender, push.life, push.shard), (0, 0))
+        bundle = push.sequence > BUNDLES
+        key = push.sender, push.life, push.shard, bundle
+        last, earlier = self.sequences.get(key, (BUNDLES if bundle else 0, 0))
         if push.sequence != last + 1:
             self.broken("pushed in sequence", f"{push} follows {last}", earlier, line)
-        self.sequences[push.sender, push.life, push.shard] = push.sequence, line
+        self.sequences[key] = push.sequence, line
         self.gradients[push] = int(record.value)
 
     def on_acknowledged(self, line: int, record: Record) -> None:

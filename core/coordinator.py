@@ -10,6 +10,10 @@ What a next life must know is a *memo* that shards keep beside the vectors, unde
 request that changes the vectors, so it cannot say anything else than they do.  A new life asks every shard for its memo.  If
 some took the last step and others did not, the others take it now; if a shard has lost more than that, everybody goes on from the
 parameters as they are, with a new history.  What was under way is done again: nothing provisional is ever used by two lives.
+
+With a warm start the first batch waits until a replica asks for work: it does so when every shard has told it that Downpour is
+over.  Whatever a coordinator then has a shard do ends Downpour there for good, so that one which has lost its last updates, or
+all of them, is not waited for.
 """
 
 from __future__ import annotations
@@ -76,8 +80,10 @@ async def coordinator(node: Node, job: Job, attendance: Attendance, *, rehearsal
         except Over as over:
             reason = str(over)
     desk.finish(reason)
-    await arrivals([Flight(node, shared.name, Finish(reason), job.deadline_s) for shared in job.shards])
-    await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
+    while True:  # whoever asks is told that it is over, until the process is ended; so is a shard that has lost this as well
+        desk.news.clear()
+        await arrivals([Flight(node, shared.name, Finish(reason), job.deadline_s) for shared in job.shards])
+        await desk.news.wait()
 
 
 class Shards:
@@ -147,6 +153,8 @@ class Desk:
         self.news = asyncio.Event()
         """Is the batch covered, or has a shard moved?"""
         self.moved = False
+        self.asked = asyncio.Event()
+        """Has any replica asked this life for work?"""
         self._idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._looking: asyncio.TimerHandle | None = None
         self._usual_s: float | None = None
@@ -176,6 +184,7 @@ class Desk:
         """Carry out one request, atomically.  Who gets nothing is answered when there may be something."""
         if not isinstance(request, Want):
             return Outcome(Refusal(f"a coordinator does not serve {type(request).__name__}"))
+        self.asked.set()
         if self.over:
             return Outcome(Finished(self.over))
         if request.done is not None and (fault := self.take(request.done, sender)):
@@ -279,6 +288,8 @@ class Batches:
     async def take_over(self) -> State:
         """What earlier lives left, with everybody at the same step; a new beginning if that cannot be.  Raises Setback and Over."""
         memories = await self.shards.recall()
+        if self.options.warm is not None and not any(memory.memo or set(memory.vectors) - {PARAMETERS} for memory in memories.values()):
+            await self.desk.asked.wait()  # nobody has begun: Downpour may still go on
         memos: dict[str, dict[str, Any]] = {name: json.loads(memory.memo or '{"serial": 0}') for name, memory in memories.items()}
         last = max(memos.values(), key=lambda memo: memo["serial"])
         self.serial = last["serial"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from core.pushes import BUNDLES
 from core.timings import Timings
 
 Durability = Literal["none", "snapshot", "mirror", "log"]
@@ -85,6 +86,13 @@ class Sandblaster:
     iterations: int | None = None
     gradient: float = 1e-5
     relative_loss: float = 1e-9
+    warm: Stop | None = None
+    """When Downpour, which goes before it, is over on a shard: after updates or samples."""
+
+    @property
+    def bundles_from(self) -> int:
+        """A push with a higher number is a bundle, one with a lower is Downpour's."""
+        return BUNDLES if self.warm is not None else 0
 
     @property
     def vectors(self) -> int:
@@ -99,7 +107,7 @@ class Sandblaster:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job of Downpour, or of Sandblaster where that is given.
+    """A job of Downpour, or of Sandblaster where that is given; the first before the second where that has a warm start.
 
     `n_fetch`, `n_push`: steps between fetches and between pushes (paper, section 4.1).  `local_rate`: the replica's own
     alpha.  `max_behind`: gradients a replica may accrue for a shard before it waits for that shard.  `warm_updates`:

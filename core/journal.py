@@ -30,6 +30,7 @@ LEGEND: dict[str, str] = {
     "finished": "number: updates; value: samples; note: which stop condition",
     "restored": "number: updates in the snapshot that this life starts from",
     "persisted": "peer: mirror, if it is there; number: updates that are durable now; value: the mirror's life",
+    "warmed": "number: updates; value: samples; note: why Downpour, which goes before Sandblaster, is over here",
     "staged": "peer: sender, with its life; number: sequence; value: portions in the bundle",
     # coordinator
     "given": "peer: replica, with its life; number: first portion; value: how many; note: why",

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 from core.messages import Sender
 
+BUNDLES = 1 << 32
+"""A bundle of Sandblaster has a number above this where Downpour goes before: on every shard the same, whatever that has counted."""
+
 
 class Admission(enum.Enum):
     """What a shard does with a push."""

@@ -116,9 +116,10 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
 
 async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
     await attendance.begun.wait()
-    if making.job.sandblaster is None:
+    batches = making.job.sandblaster
+    if batches is None or batches.warm is not None:
         await downpour.replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
-    else:
+    if batches is not None:
         await sandblaster.replica(node, making.job, making.network, making.portions())
 
 

@@ -28,7 +28,8 @@ async def replica(node: Node, job: Job, network: Network, data: Portioned) -> No
 
     Raises Refused when a later life of this role is up.
     """
-    parameters, point, sequence = network.initial(), 0, 0
+    assert job.sandblaster is not None
+    parameters, point, sequence = network.initial(), 0, job.sandblaster.bundles_from
     gradient = parameters.new_zeros(len(parameters))
     done: Done | None = None
     while True:

@@ -4,10 +4,15 @@ Nothing that is staged counts by itself: the coordinator chooses bundles that ho
 shard, and the sum of these is the gradient.  A shard that lacks one of them says so, and does nothing.  Requests of the
 coordinator are numbered, carried out once and answered again; whoever has lost something notices that the number
 before is not the last it knows.
+
+With a warm start it is a shard of Downpour at first, and tells whoever pushes that this is over once it has made the updates or
+seen the samples that were asked for, or has carried out anything for a coordinator.  To which of the two a push belongs is said by
+its number, so that a log and a mirror do with it what the shard did.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 from core.coordination import Gather, Memory, Missing, Operate, Recall, Values
@@ -40,7 +45,14 @@ class StagingShard(Shard):
         self.memo = ""
         self.answer = Values()
         """To the coordinator's last request."""
-        self.cost_of_update = Cost(0.0, 2 * parameters.nbytes)  # of staging: nothing is applied
+        warm, self.bundles_from = job.sandblaster.warm, job.sandblaster.bundles_from
+        self.warm = warm is not None
+        """Is it as yet a shard of Downpour?"""
+        if warm is None:
+            self.begin()
+        else:
+            self._update_limit = math.inf if warm.updates is None else warm.updates
+            self._sample_limit = math.inf if warm.samples is None else warm.samples
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Carry out one request, atomically."""
@@ -69,16 +81,24 @@ class StagingShard(Shard):
 
     def unfit(self, push: Push) -> str:
         """Besides: there is no room for ever more bundles of one point, of which no coordinator has that many."""
-        if len(self.staged) >= self.staged_limit:
+        if self.is_bundle(push) and len(self.staged) >= self.staged_limit:
             return f"{len(self.staged)} bundles are staged already; the limit is {self.staged_limit}"
         return super().unfit(push)
 
+    def is_bundle(self, push: Push) -> bool:
+        return push.sequence > self.bundles_from
+
     def over(self, push: Push) -> str:
-        """Why a push need not be staged any more."""
+        """Why a push need not be staged or applied any more."""
+        if not self.is_bundle(push):
+            return self.warmed or super().over(push)
         return self.finished or ("" if push.based_on == self.point else f"point {push.based_on} is over")
 
     def apply(self, sender: Sender, push: Push) -> None:
-        """Stage one bundle: a copy of one's own, in the parameters' type."""
+        """Stage one bundle: a copy of one's own, in the parameters' type.  A push of Downpour is an update."""
+        if not self.is_bundle(push):
+            super().apply(sender, push)
+            return
         self.pushes.count(sender, push.sequence)
         mine = self.parameters.clone()
         for into, part in blocks(mine, push.gradient):
@@ -88,7 +108,32 @@ class StagingShard(Shard):
         self.position += 1
 
     def note(self, sender: Sender, push: Push) -> None:
-        self.node.record("staged", sender.label, push.sequence, push.gradients)
+        if self.is_bundle(push):
+            self.node.record("staged", sender.label, push.sequence, push.gradients)
+        else:
+            super().note(sender, push)
+
+    # the warm start
+
+    @property
+    def warmed(self) -> str:
+        """Why no push of Downpour is applied any more ("": it is)."""
+        if not self.warm:
+            return "the warm start is over"
+        if self.updates >= self._update_limit:
+            return f"warm after {self.updates} updates"
+        return f"warm after {self.samples} samples" if self.samples >= self._sample_limit else ""
+
+    def judge_end(self) -> None:
+        """Only of the warm start: when Sandblaster is over is the coordinator's to say."""
+        if self.warm and self.warmed:
+            self.node.record("warmed", "", self.updates, self.samples, self.warmed)
+
+    def begin(self) -> None:
+        """Updates are the coordinator's alone from now on."""
+        self.warm = False
+        self.rule.state.clear()
+        self.cost_of_update = Cost(0.0, 2 * self.parameters.nbytes)  # of staging: nothing is applied
 
     # what the coordinator wants
 
@@ -101,6 +146,8 @@ class StagingShard(Shard):
         if hindrance := self.hindrance(operate, sender):
             return Outcome(hindrance, durable=self.trail.settled())
         charged = self.cost_of(operate)
+        if self.warm and not self.warmed:
+            self.node.record("warmed", "", self.updates, self.samples, f"{sender.label} has begun")
         self.carry_out(operate, sender)
         if operate.step:
             self.node.record("applied", sender.label, operate.step)
@@ -126,6 +173,8 @@ class StagingShard(Shard):
     def carry_out(self, operate: Operate, sender: Sender) -> None:
         self.pushes.count(sender, operate.number)
         self.position += 1
+        if self.warm:
+            self.begin()
         if operate.gather:
             self.gather(operate.gather)
         self.answer = Values(tuple(run(operate.operations, self.vectors)))
@@ -184,6 +233,7 @@ class StagingShard(Shard):
         manifest["vectors"] = sorted(vectors | more)
         manifest["sandblaster"] = {
             "point": self.point, "memo": self.memo, "answer": list(self.answer.numbers), "staged": [list(bundle) for bundle in self.staged],
+            "warm": self.warm, "rule": sorted(vectors.keys() - {"parameters"}),
         }  # fmt: skip
         return manifest, vectors | {name: vector.clone() for name, vector in more.items()}
 
@@ -192,14 +242,11 @@ class StagingShard(Shard):
         kept = manifest["sandblaster"]
         bundles = [BundleId(*bundle) for bundle in kept["staged"]]
         staged = {bundle: vectors[f"staged.{number}"] for number, bundle in enumerate(bundles)}
-        of_rule = {name for name in rule_vectors(rule) if name in vectors}
+        of_rule = kept["rule"]
         shard = super().restored(node, job, rule, manifest, {name: vectors[name] for name in ("parameters", *of_rule)})
         shard.vectors |= {name: v for name, v in vectors.items() if name not in of_rule and not name.startswith("staged.")}
         shard.staged, shard.point, shard.memo = staged, kept["point"], kept["memo"]
         shard.answer = Values(tuple(kept["answer"]))
+        if not kept["warm"]:
+            shard.begin()
         return shard
-
-
-def rule_vectors(rule: Rule) -> tuple[str, ...]:
-    """No rule is applied: the coordinator says what becomes of the parameters."""
-    return tuple(rule.state)

@@ -51,11 +51,11 @@ def decode(kind: str, text: bytes) -> Any:
 
 
 def fitted(value: Any) -> Any:
-    """The same with every text in it as `exec.malformed.check_text` takes it."""
+    """The same with every text in it as `exec.malformed.check_text` takes it; a memo is no text for people, and must come back whole."""
     if isinstance(value, str):
         return fit(value)
     if isinstance(value, dict):
-        return {key: fitted(part) for key, part in value.items()}
+        return {key: part if key == "memo" else fitted(part) for key, part in value.items()}
     return [fitted(part) for part in value] if isinstance(value, list | tuple) else value
 
 

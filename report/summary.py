@@ -36,6 +36,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "seconds": tally.finished_at(),
         "wall_seconds": None,
         "updates": tally.updates if len(tally.by_shard) == shards else 0,  # a shard that applied nothing has no record of it
+        "warm_updates": tally.warm_updates,
         "batches": tally.batches,
         "portions": dict(tally.portions),
         "staged_bytes": int(tally.staged_bytes),
@@ -143,7 +144,10 @@ def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rate = f"   ({summary['updates'] / summary['seconds']:.4g}/s)" if summary["seconds"] else ""
     found = [("updates", f"{summary['updates']:,}{rate}")]
     if summary["batches"]:
-        found = [("iterations", f"{summary['updates']:,}{rate}, {summary['batches']} passes over the data")]
+        warm = [("warm start", f"{summary['warm_updates']:,} updates")] if summary["warm_updates"] else []
+        iterations = summary["updates"] - summary["warm_updates"]
+        rate = f"   ({iterations / summary['seconds']:.4g}/s)" if summary["seconds"] else ""
+        found = [*warm, ("iterations", f"{iterations:,}{rate}, {summary['batches']} passes over the data")]
         found.append(("portions", "{given:,} given, {backups:,} as backups; {wasted:,} came in vain".format(**summary["portions"])))
         found.append(("staged at most", f"{summary['staged_bytes'] / 1e6:,.1f} MB on a shard"))
     if summary["training_loss"] is not None:
@@ -157,7 +161,7 @@ def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def traffic(summary: dict[str, Any]) -> list[tuple[str, str]]:
     found, staleness = [], summary["staleness"]
-    if summary["protocol"] == "downpour":
+    if summary["protocol"] == "downpour" or summary["warm_updates"]:
         told = f"mean {staleness['mean']:.2f}, p50 {staleness['p50']}, p99 {staleness['p99']}, max {staleness['max']}"
         found.append(("staleness", told))
     found.append(("messages", f"{summary['messages']:,} of together {summary['bytes'] / 1e6:,.1f} MB"))

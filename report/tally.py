@@ -44,6 +44,9 @@ class Tally:
     steps: list[Evaluation] = field(default_factory=list)
     """Of Sandblaster: the training loss after each iteration."""
 
+    warmed: dict[str, int] = field(default_factory=dict)
+    """Of Sandblaster with a warm start: updates of each shard when that was over there."""
+
     COUNTED = ("repeated", "duplicate", "refused", "crashed", "dropped")
 
     @property
@@ -51,7 +54,8 @@ class Tally:
         """Who counts which event."""
         takers: dict[str, Watcher] = {
             "applied": self.applied, "restored": self.restored, "evaluated": self.evaluated, "finished": self.finish,
-            "staged": self.staged, "given": self.given, "arrived": self.arrived, "cleared": self.cleared, "covered": self.covered, "stepped": self.stepped,
+            "staged": self.staged, "given": self.given, "arrived": self.arrived, "cleared": self.cleared, "covered": self.covered,
+            "stepped": self.stepped, "warmed": self.warm,
         }  # fmt: skip
         return takers | dict.fromkeys(self.COUNTED, self.count)
 
@@ -93,6 +97,9 @@ class Tally:
     def stepped(self, time_s: float, _node: str, _life: int, _event: str, _peer: str, number: int, value: float, _note: str) -> None:
         self.steps.append(Evaluation(time_s, number, value, None))
 
+    def warm(self, _time_s: float, node: str, _life: int, _event: str, _peer: str, number: int, *_: object) -> None:
+        self.warmed[node] = number
+
     def restored(self, _time_s: float, node: str, _life: int, _event: str, _peer: str, number: int, *_: object) -> None:
         self.by_shard[node] = number
 
@@ -114,6 +121,11 @@ class Tally:
     def updates(self) -> int:
         """Of the shard that has applied the fewest."""
         return min(self.by_shard.values(), default=0)
+
+    @property
+    def warm_updates(self) -> int:
+        """Of them, those of the warm start."""
+        return min(self.warmed.values(), default=0)
 
     def mean_staleness(self) -> float:
         pushes = self.staleness.total()

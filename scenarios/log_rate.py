@@ -34,4 +34,6 @@ def samples_of_push(scenario: Scenario) -> float:
     protocol = scenario.protocol
     if isinstance(protocol, Downpour):
         return protocol.n_push * protocol.batch
-    return protocol.bundle * protocol.fraction * total_samples(scenario) * (1 - scenario.data.held_out) / protocol.portions
+    bundle = protocol.bundle * protocol.fraction * total_samples(scenario) * (1 - scenario.data.held_out) / protocol.portions
+    warm = protocol.warmstart
+    return bundle if warm is None else min(bundle, warm.n_push * warm.batch)  # whichever of the two pushes more often

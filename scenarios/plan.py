@@ -23,7 +23,7 @@ from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
 from scenarios.load import Mistake, ScenarioError, role_names
-from scenarios.schema import HONOURED_BY, Downpour, Sandblaster, Scenario
+from scenarios.schema import HONOURED_BY, Downpour, Sandblaster, Scenario, WarmStart
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork
@@ -52,9 +52,10 @@ class Plan:
 
     def rule(self) -> Rule:
         """A fresh rule, without state."""
-        if isinstance(self.scenario.protocol, Sandblaster):
+        descent = descent_of(self.scenario)
+        if descent is None:
             return NoRule()
-        given = self.scenario.protocol.rule.model_dump()
+        given = descent.rule.model_dump()
         return RULES[given.pop("kind")](**given)
 
     def check_memory(self, memory_bytes: float, where: str) -> None:
@@ -132,6 +133,27 @@ def portions(scenario: Scenario, network: Network, training_samples: int) -> Cal
     return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
 
 
+def descent_of(scenario: Scenario) -> Downpour | WarmStart | None:
+    """What its replicas descend by on minibatches, if they do."""
+    protocol = scenario.protocol
+    return protocol.warmstart if isinstance(protocol, Sandblaster) else protocol
+
+
+def batch_of(scenario: Scenario) -> int:
+    """Samples of a minibatch; 1 where there are none."""
+    descent = descent_of(scenario)
+    return 1 if descent is None else descent.batch
+
+
+def local_rate(descent: Downpour | WarmStart) -> float:
+    given = descent.local_rate
+    return LOCAL_SHARE[descent.rule.kind] * descent.rule.learning_rate if given is None else given
+
+
+def samples_of(epochs: float | None, training_samples: int) -> int | None:
+    return math.ceil(epochs * training_samples) if epochs is not None else None
+
+
 def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:
     """Every role of a job, as the supervisor's ledger has it at the beginning."""
     keeps = scenario.protocol.durability in ("snapshot", "log")
@@ -146,7 +168,7 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
     parts = cut(parameters, protocol.shards)
-    special = sandblaster(protocol) if isinstance(protocol, Sandblaster) else downpour(protocol, training_samples)
+    special = sandblaster(protocol, training_samples) if isinstance(protocol, Sandblaster) else downpour(protocol, training_samples)
     return Job(
         shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
         replicas=protocol.replicas,
@@ -160,25 +182,24 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
 
 
 def downpour(protocol: Downpour, training_samples: int) -> dict[str, Any]:
-    stop, rate = protocol.stop, protocol.local_rate
-    if rate is None:
-        rate = LOCAL_SHARE[protocol.rule.kind] * protocol.rule.learning_rate
-    samples = math.ceil(stop.epochs * training_samples) if stop.epochs is not None else None
+    stop = protocol.stop
     return {
-        "stop": Stop(stop.updates, samples, stop.time, stop.loss, stop.accuracy),
-        "n_fetch": protocol.n_fetch, "n_push": protocol.n_push, "local_rate": rate, "max_behind": protocol.max_behind,
+        "stop": Stop(stop.updates, samples_of(stop.epochs, training_samples), stop.time, stop.loss, stop.accuracy),
+        "n_fetch": protocol.n_fetch, "n_push": protocol.n_push, "local_rate": local_rate(protocol), "max_behind": protocol.max_behind,
         "warm_updates": protocol.warmstart, "wire": protocol.wire,
     }  # fmt: skip
 
 
-def sandblaster(protocol: Sandblaster) -> dict[str, Any]:
+def sandblaster(protocol: Sandblaster, training_samples: int) -> dict[str, Any]:
     """Iterations, time and gradient are the coordinator's to judge."""
-    stop = protocol.stop
-    return {
+    stop, warm = protocol.stop, protocol.warmstart
+    descent = {} if warm is None else {"n_fetch": warm.n_fetch, "n_push": warm.n_push, "local_rate": local_rate(warm)}
+    return descent | {
         "stop": Stop(time_s=stop.time, loss=stop.loss, accuracy=stop.accuracy),
         "sandblaster": core_job.Sandblaster(
             protocol.portions, protocol.bundle, protocol.copies if protocol.backup != "none" else 0, protocol.minimum_age, protocol.memory,
             protocol.direction, protocol.line_search, protocol.evaluations, stop.iterations, stop.gradient, stop.relative_loss,
+            warm=None if warm is None else Stop(warm.updates, samples_of(warm.epochs, training_samples)),
         ),
     }  # fmt: skip
 
@@ -205,7 +226,7 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         network = torch_network.TorchNetwork(module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared)
         if model.start is not None:
             load_start(network, model.start)
-        batch = protocol.batch if isinstance(protocol, Downpour) else 1
+        batch = batch_of(scenario)
         for number in range(protocol.replicas):
             datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, 0)
     except InputError as error:
@@ -238,10 +259,9 @@ def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Min
     else:
         measured = real_parts(scenario, "cpu", shared=True)[0]
         network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
-    batch = scenario.protocol.batch if isinstance(scenario.protocol, Downpour) else 1
     total = total_samples(scenario)
     samples = total - held_out_samples(total, scenario.data.held_out)
-    return network, lambda _number, _life: PhantomMinibatches(batch), samples
+    return network, lambda _number, _life: PhantomMinibatches(batch_of(scenario)), samples
 
 
 def total_samples(scenario: Scenario) -> int:

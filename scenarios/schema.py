@@ -140,6 +140,25 @@ class Downpour(Protocol):
     stop: Stop = Stop(epochs=20)
 
 
+class WarmStart(Table):
+    """Downpour before Sandblaster, in the same job: until a shard has seen so many updates, or samples."""
+
+    protocol: Literal["downpour"]
+    updates: PositiveInt | None = None
+    epochs: Positive | None = None
+    batch: PositiveInt = 32
+    n_fetch: PositiveInt = 1
+    n_push: PositiveInt = 1
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    local_rate: NotNegative | None = None
+
+
+def ends(warmstart: WarmStart | None) -> WarmStart | None:
+    if warmstart is not None and warmstart.updates is None and warmstart.epochs is None:
+        raise ValueError("nothing here says when it ends; allowed: updates or epochs, whichever comes first")
+    return warmstart
+
+
 class SandblasterStop(Table):
     """Whichever comes first."""
 
@@ -176,6 +195,8 @@ class Sandblaster(Protocol):
     line_search: Literal["wolfe", "armijo"] = "wolfe"
     evaluations: PositiveInt = 25
     """Of one line search at most."""
+    warmstart: Annotated[WarmStart | None, AfterValidator(ends)] = None
+    """Begin from where Downpour leaves the parameters."""
     stop: SandblasterStop = SandblasterStop(iterations=100)
 
 

@@ -72,12 +72,15 @@ def downpours(
 
 @st.composite
 def sandblasters(
-    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 6, durabilities: Sequence[str] = DURABILITIES
-) -> Tables:
-    """A job of Sandblaster: at most so many replicas, shards and iterations, of a dozen portions at most."""
+    draw: st.DrawFn, *, replicas: int = 4, shards: int = 3, rounds: int = 6, durabilities: Sequence[str] = DURABILITIES,
+    warmstarts: bool = True,
+) -> Tables:  # fmt: skip
+    """A job of Sandblaster: at most so many replicas, shards and iterations, of a dozen portions at most; perhaps a warm start."""
+    crowd = draw(st.integers(1, replicas))
+    warmstart = draw(st.none() | warm_starts(crowd)) if warmstarts else None
     return {
         "kind": "sandblaster",
-        "replicas": draw(st.integers(1, replicas)),
+        "replicas": crowd,
         "shards": draw(st.integers(1, shards)),
         "portions": draw(st.integers(1, 12)),
         "bundle": draw(st.integers(1, 5)),
@@ -87,8 +90,22 @@ def sandblasters(
         "memory": draw(st.integers(1, 5)),
         "direction": draw(st.sampled_from(("vector-free", "two-loop"))),
         "line_search": draw(st.sampled_from(("wolfe", "armijo"))),
+        **({} if warmstart is None else {"warmstart": warmstart}),
         **promises(draw, durabilities),
         "stop": {"iterations": draw(st.integers(1, rounds))},
+    }
+
+
+@st.composite
+def warm_starts(draw: st.DrawFn, replicas: int) -> Tables:
+    """Downpour before Sandblaster, of up to ten pushes for each replica; steps so small that no staleness makes them diverge."""
+    return {
+        "protocol": "downpour",
+        "updates": replicas * draw(st.integers(1, 10)),
+        "batch": 1,
+        "n_fetch": draw(st.integers(1, 3)),
+        "n_push": draw(st.integers(1, 3)),
+        "rule": draw(st.sampled_from(({"kind": "sgd", "learning_rate": 2.0**-8}, {"kind": "adam", "learning_rate": 0.1}))),
     }
 
 
@@ -157,6 +174,8 @@ def likely_ms(cluster: Tables) -> int:
         steps: int = protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"]
     else:
         steps = 2 * protocol["stop"]["iterations"] * protocol["portions"] // protocol["replicas"]
+        if warm := protocol.get("warmstart"):
+            steps += warm["updates"] * warm["n_push"] // protocol["replicas"]
     return start_up_ms + STEP_MS * (2 + steps)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from core.checks import RULES, PushId, check
 from core.journal import LEGEND, Record
+from core.pushes import BUNDLES
 
 SUPERVISOR = "supervisor", 1
 R1, R2, S1, S2 = ("replica/0", 1), ("replica/0", 2), ("shard/0", 1), ("shard/0", 2)
@@ -65,6 +66,7 @@ def test_a_journal_of_crashes_and_repetitions_is_in_order() -> None:
 
 BROKEN: list[tuple[str, tuple[int, ...], tuple[tuple[object, ...], ...]]] = [
     ("pushed in sequence", (1, 2), (pushed(R1, 1), pushed(R1, 3))),
+    ("pushed in sequence", (2, 3), (pushed(R1, 1), pushed(R1, BUNDLES + 1), pushed(R1, BUNDLES + 3))),
     ("applied was pushed", (1,), (applied(S1, R1, 1),)),
     ("applied was pushed", (1, 2), (applied(S1, R1, 1), pushed(R1, 1))),
     ("counted once", (2, 3), (pushed(R1, 1), applied(S1, R1, 1), applied(S1, R1, 1))),
@@ -87,6 +89,9 @@ BROKEN: list[tuple[str, tuple[int, ...], tuple[tuple[object, ...], ...]]] = [
     ("a snapshot counts its updates", (1,), ((S1, "persisted", "", 1),)),
     ("finished is finished", (1, 3), ((S1, "finished", "", 0), pushed(R1, 1), applied(S1, R1, 1))),
     ("finished is finished", (1,), ((S1, "finished", "", 1),)),
+    ("a warm start ends once", (1, 3), ((S1, "warmed", "", 0), pushed(R1, 1), applied(S1, R1, 1))),
+    ("a warm start ends once", (1,), ((S1, "warmed", "", 1),)),
+    ("a warm start ends once", (1, 2), ((S1, "warmed", "", 0), (S1, "warmed", "", 0))),
     ("staleness is a distance", (2,), (pushed(R1, 1), applied(S1, R1, 1, 1.0))),
 ]
 

@@ -74,6 +74,7 @@ manifests = st.fixed_dictionaries(
     }
 )  # fmt: skip
 
+memos = st.text(max_size=30) | st.integers(1000, 9000).map(lambda length: "\n" * length)
 portions = st.lists(counts, max_size=4).map(tuple)
 bundles = st.lists(st.builds(BundleId, roles, counts, counts), max_size=3).map(tuple)
 terms = st.lists(st.tuples(texts, numbers), min_size=1, max_size=3).map(tuple)
@@ -92,7 +93,7 @@ operates = st.builds(
     st.none() | st.builds(Gather, texts, bundles, numbers),
     counts,
     counts,
-    texts,
+    memos,
 )
 
 processes = st.builds(reports.Process, roles, counts)
@@ -132,7 +133,7 @@ replies = st.one_of(
     st.builds(Task, counts, portions),
     st.builds(Values, st.lists(numbers, max_size=3).map(tuple)),
     st.builds(Missing, bundles),
-    st.builds(Memory, texts, st.lists(texts, max_size=3).map(tuple), texts, counts),
+    st.builds(Memory, memos, st.lists(texts, max_size=3).map(tuple), texts, counts),
     st.builds(Behind),
     st.builds(Relayed, counts),
     st.builds(

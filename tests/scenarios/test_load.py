@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from core.job import Stop
+from core.rules import Momentum
 from models.catalogue import BUNDLED
 from scenarios.load import ScenarioError, bundled, load, role_names, validate
 from scenarios.plan import not_honoured, plan, roles
-from scenarios.schema import HONOURED_BY, Scenario
+from scenarios.schema import HONOURED_BY, Downpour, Scenario, WarmStart
 
 TIMING = """
 numerics = "timing"
@@ -91,6 +93,44 @@ def test_nine_mistakes_of_every_kind_are_told_at_once(write: Any) -> None:
     assert found["fault.1.repare"] == "unknown key; did you mean 'repair'?; allowed: kind, target, at, repair"
 
 
+def test_the_mistakes_of_a_warm_start_are_told_beside_the_others(write: Any) -> None:
+    file = write("""
+        [protocol]
+        kind = "sandblaster"
+        portions = 0
+        [protocol.warmstart]
+        protocol = "downpour"
+        epochs = 0
+        batch = 1.5
+        rule = { kind = "sgd", learning_rate = -1 }
+        stop = { updates = 2 }
+    """)
+    found = complaints(file)
+    assert set(found) == {
+        "model.layers",
+        "protocol.portions",
+        *(f"protocol.warmstart.{key}" for key in ("epochs", "batch", "rule.learning_rate", "stop")),
+    }
+    assert "unknown key" in found["protocol.warmstart.stop"]
+
+
+def test_a_warm_start_descends_as_downpour_does() -> None:
+    """With the same defaults, and the job as its roles know it."""
+    shared = {key: info.default for key, info in WarmStart.model_fields.items() if key not in ("protocol", "updates", "epochs")}
+    assert shared == {key: Downpour.model_fields[key].default for key in shared}
+    rule = {"kind": "momentum", "learning_rate": 0.25, "momentum": 0.5}
+    warm = {"protocol": "downpour", "epochs": 1.5, "updates": 70, "n_fetch": 2, "n_push": 3, "rule": rule}
+    scenario, mistakes = validate(
+        {"numerics": "timing", "model": {"layers": [64, 10]}, "protocol": {"kind": "sandblaster", "warmstart": warm}}, "test"
+    )
+    assert scenario is not None, mistakes
+    made = plan(scenario)
+    assert made.job.sandblaster is not None
+    assert made.job.sandblaster.warm == Stop(70, 2157)  # of 1438 samples
+    assert (made.job.n_fetch, made.job.n_push, made.job.local_rate, made.job.stop.updates) == (2, 3, 0.25, None)
+    assert made.rule() == Momentum(0.25, 0.5)
+
+
 def test_a_message_begins_with_the_file_and_the_path(write: Any) -> None:
     file = write("seed = -1\n" + TIMING)
     with pytest.raises(ScenarioError, match=r"mine\.toml: seed: found -1; allowed: greater than or equal to 0"):
@@ -139,6 +179,11 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"protocol": {"kind": "sandblaster", "epochs": 3}}, "protocol.epochs", "unknown key"),
         ({"protocol": {"kind": "sandblaster", "stop": {"epochs": 3}}}, "protocol.stop.epochs", "allowed: iterations"),
         ({"protocol": {"kind": "sandblaster", "portions": 0}}, "protocol.portions", "found 0"),
+        ({"protocol": {"kind": "sandblaster", "warmstart": {"updates": 3}}}, "protocol.warmstart.protocol", "missing"),
+        ({"protocol": {"kind": "sandblaster", "warmstart": {"protocol": "downpur", "updates": 3}}}, "protocol.warmstart.protocol", "did you mean 'downpour'?"),
+        ({"protocol": {"kind": "sandblaster", "warmstart": {"protocol": "downpour"}}}, "protocol.warmstart", "nothing here says when it ends; allowed: updates or epochs"),
+        ({"protocol": {"kind": "sandblaster", "warmstart": {"protocol": "downpour", "update": 3}}}, "protocol.warmstart.update", "did you mean 'updates'?"),
+        ({"protocol": {"kind": "sandblaster", "warmstart": "20 updates"}}, "protocol.warmstart", "found '20 updates'"),
         ({"protocol": {}}, "protocol.kind", "missing"),
         ({"protocol": {"kind": "downpour", "stop": {}}}, "protocol.stop", "nothing here is sure to happen"),
         ({"protocol": {"kind": "downpour", "stop": {"loss": 0.1}}}, "protocol.stop", "nothing here is sure to happen"),

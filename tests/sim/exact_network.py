@@ -73,12 +73,22 @@ class Numbers:
         return number
 
 
+class Minibatches:
+    """Of a warm start: a replica's are single portions."""
+
+    def __init__(self, replica: int, portions: int) -> None:
+        self.replica, self.portions = replica, portions
+
+    def minibatch(self, step: int) -> int:
+        return (self.replica + step) % self.portions
+
+
 def prepared(scenario: Scenario) -> Plan:
     """A plan that trains it, at the cost that the scenario declares."""
     cost = scenario.model.cost
     assert cost is not None
     assert isinstance(scenario.protocol, Sandblaster)
     network: Any = ExactNetwork(cost.flops)
-    no_minibatches: Any = None
+    portions = scenario.protocol.portions
     scale = cost.parameters * BYTES_OF_FLOAT32 / network.initial().nbytes
-    return Plan(scenario, job(scenario, WIDTH, 0), network, no_minibatches, Numbers, scale)
+    return Plan(scenario, job(scenario, WIDTH, 0), network, lambda number, _life: Minibatches(number, portions), Numbers, scale)

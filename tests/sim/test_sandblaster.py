@@ -32,7 +32,7 @@ def test_nothing_of_it_depends_on_the_order_of_what_happens_at_once(drawn: Table
     assert Course(drawn, shuffle_ties=True).complaints() == []
 
 
-@given(tables(kind="sandblaster", durabilities=("log",)))
+@given(tables(kind="sandblaster", durabilities=("log",), warmstarts=False))
 def test_with_a_log_the_course_is_that_of_an_undisturbed_run(drawn: Tables) -> None:
     assert Course(drawn).follows(undisturbed(drawn))
 
@@ -40,6 +40,15 @@ def test_with_a_log_the_course_is_that_of_an_undisturbed_run(drawn: Tables) -> N
 @given(tables(kind="sandblaster"))
 def test_the_same_scenario_has_the_same_journal(drawn: Tables) -> None:
     assert Course(drawn).records == Course(drawn).records
+
+
+def test_a_shard_that_forgets_the_end_before_the_job_is_concluded_is_told_again() -> None:
+    told = {"durability": "none", "evaluate_every": "5 s"}
+    ended_s = max(record.time_s for record in Course(small(**told) | {"numerics": "real"}).of("finished"))
+    crash = {"kind": "crash", "target": "shard/1", "at": f"{ended_s + 0.5} s", "repair": "200 ms"}
+    course = Course(small(crash, **told) | {"numerics": "real"})
+    assert course.complaints() == []
+    assert [record.life for record in course.of("finished") if record.node == "shard/1"] == [1, 2]
 
 
 def test_a_healthy_job_descends_and_ends_where_it_should() -> None:
