@@ -3,8 +3,8 @@
     python -m bench.kills [--scenario downpour-real] [--durability mirror log] [--who shard/0 supervisor] [--after 100] [--json]
 
 Each line is one whole job of `execctl launch`, in which one process is killed once its first shard has applied `--after`
-updates.  *Missing* counts pushes that were acknowledged and are not in what the shards ended with; *broken* counts what
-`core.checks` finds in the merged journals.
+updates.  *Missing* counts pushes that were acknowledged and are not in what the shards ended with (of Sandblaster the coordinator's
+steps: what replicas push is staged); *broken* counts what `core.checks` finds in the merged journals.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def job(scenario: str, durability: str, who: str, after: int, folder: Path) -> K
     summary = json.loads((run / "summary.json").read_text())
     whole = sorted(records(run, ""))
     findings = check(whole, one_clock=False, durability=durability)
-    acknowledged = {PushId(r.node, r.life, r.peer, r.number) for r in whole if r.event == "acknowledged"}
+    staged = {PushId(*parsed(r.peer), r.node, r.number) for r in whole if r.event == "staged"}
+    acknowledged = {PushId(r.node, r.life, r.peer, r.number) for r in whole if r.event == "acknowledged"} - staged
     there = {push for history in findings.surviving.values() for push in history}
     for violation in findings.violations:
         print(f"   {violation}", file=sys.stderr)
@@ -93,6 +94,12 @@ def records(run: Path, prefix: str) -> Iterator[Record]:
     for path in (run / "journals").glob(f"{prefix}*.tsv"):
         with path.open(encoding="utf-8") as lines:
             yield from read(lines)
+
+
+def parsed(label: str) -> tuple[str, int]:
+    """Name and life of "replica/3#2"."""
+    name, _, life = label.partition("#")
+    return name, int(life)
 
 
 def pid_of(run: Path, who: str) -> int:

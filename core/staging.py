@@ -146,6 +146,8 @@ class StagingShard(Shard):
         if hindrance := self.hindrance(operate, sender):
             return Outcome(hindrance, durable=self.trail.settled())
         charged = self.cost_of(operate)
+        if operate.point and self.staged:
+            self.node.record("cleared", "", len(self.staged), len(self.staged) * self.parameters.nbytes)
         if self.warm and not self.warmed:
             self.node.record("warmed", "", self.updates, self.samples, f"{sender.label} has begun")
         self.carry_out(operate, sender)
@@ -180,17 +182,11 @@ class StagingShard(Shard):
         self.answer = Values(tuple(run(operate.operations, self.vectors)))
         if operate.point:
             self.point = operate.point
-            self.clear()
+            self.staged.clear()
         if operate.step:
             self.updates += 1
             self._published = None
         self.memo = operate.memo or self.memo
-
-    def clear(self) -> None:
-        """What was staged for the point before will not be asked for again."""
-        if self.staged:
-            self.node.record("cleared", "", len(self.staged), len(self.staged) * self.parameters.nbytes)
-            self.staged.clear()
 
     def gather(self, gather: Gather) -> None:
         """In the order in which the coordinator lists them, so that every life of a shard gets the same bits."""
