@@ -7,10 +7,15 @@ optimisation is that of an undisturbed run, number for number.  `make hunt-sandb
 
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given, settings
 
+from core.work import Gradient, Work
 from sim.strategies import Tables, tables
+from tests.sim import exact_network
 from tests.sim.courses import Course, small, undisturbed
+from tests.sim.exact_network import WIDTH, ExactNetwork
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
 
@@ -58,3 +63,25 @@ def test_a_healthy_job_descends_and_ends_where_it_should() -> None:
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
     assert not course.of("reset")
+
+
+def test_where_the_loss_only_rises_the_job_gives_up_and_keeps_the_best_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = ExactNetwork.gradient
+
+    def uphill(network: ExactNetwork, parameters: torch.Tensor, portion: int) -> Work[Gradient]:
+        work = gradient(network, parameters, portion)
+        return Work(lambda: (found := work.run())._replace(vector=-found.vector), work.cost)
+
+    monkeypatch.setattr(ExactNetwork, "gradient", uphill)
+    course = Course(small())
+    summary = course.run.summary()
+    assert summary["status"] == "done"
+    assert summary["reason"].startswith("gave up: no lower loss")
+    assert course.parameters() == [0.0] * WIDTH
+
+
+def test_a_loss_that_is_no_number_at_the_first_parameters_fails_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    slope = exact_network.gradient_of
+    monkeypatch.setattr(exact_network, "gradient_of", lambda *where: slope(*where) * float("nan"))
+    course = Course(small())
+    assert "the loss of the first parameters is nan" in course.run.cluster.failed
