@@ -86,6 +86,13 @@ class State:
     history: list[int] = field(default_factory=list)
     products: dict[str, float] = field(default_factory=dict)
 
+    def anew(self) -> State:
+        """From the parameters as they are, without a history."""
+        return State(iteration=self.iteration)
+
+    def in_words(self) -> str:
+        return f"{self.evaluations} evaluations"
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from core import downpour, sandblaster
 from core.attendance import Attendance
-from core.coordinator import coordinator
+from core.coordinator import Batches, coordinator
 from core.durability import Mirror, keep_last, keeping, recovered
 from core.evaluator import Final, evaluator
 from core.job import COORDINATOR, Job, role_kind, role_number, shard_of
@@ -62,7 +62,7 @@ async def live(
     elif kind == "replica":
         role = live_replica(node, making, attendance)
     elif kind == COORDINATOR:
-        role = coordinator(node, making.job, attendance, rehearsal=isinstance(making.network.initial(), Phantom))
+        role = coordinator(node, making.job, attendance, Batches(node, making.job, rehearsal=isinstance(making.network.initial(), Phantom)))
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
