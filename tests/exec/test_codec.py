@@ -388,6 +388,13 @@ def test_the_texts_of_our_own_documents_too() -> None:
     assert (report.host, report.ended[0].how) == ("a b", "two lines  ")
 
 
+def test_a_memo_is_whole_however_long_it_is() -> None:
+    memo = json.dumps({"products": {f"s.{number} y.{number}": 1 / 3 for number in range(TEXT_LIMIT)}})
+    operate = decode_request(encode_request(OWN, 0, Operate(1, 0, memo=memo))).request(None)
+    memory = decode_reply(encode_reply(OWN, Memory(memo, ("parameters",), "", 1))).reply(None)
+    assert (operate.memo, memory.memo) == (memo, memo)  # type: ignore[attr-defined]
+
+
 def test_a_type_that_does_not_travel_is_our_own_mistake() -> None:
     with pytest.raises(TypeError, match=r"int32 does not travel"):
         encode_request(OWN, 0, Push(1, torch.zeros(2, dtype=torch.int32), 1, 1, 0))
