@@ -78,6 +78,8 @@ class Batches(Tenure[State]):
         point = self.next_point()
         name = f"trial.{point}"
         await self.shards.carry_out([Combine(POINT, ((PARAMETERS, 1.0), (DIRECTION, step)))], point=point)
+        if self.options.job_start_up_s:
+            await asyncio.sleep(self.options.job_start_up_s)
         portions = self.portions()
         self.desk.open(point, portions)
         while True:
@@ -92,7 +94,7 @@ class Batches(Tenure[State]):
         loss = portions.loss() / portions.samples()
         self.node.record("covered", "", len(cover), loss, in_words(portions))
         self.desk.close()
-        self.affinity, self.usual_s = portions.affinity_after(), portions.usual_s
+        self.affinity, self.usual_s = portions.affinity_after() if self.options.keeps else {}, portions.usual_s
         self.node.record("tried", "", self.shards.number, loss, f"step {step:.6g}, slope {slope:.6g}")
         return Trial(step, loss, slope, name)
 

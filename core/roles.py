@@ -18,6 +18,8 @@ from core.node import Node
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
+from core.synchronous import OwnMinibatches, Steps
+from core.tenure import Tenure
 from core.vector import Phantom
 from core.work import Minibatches, Network, Portioned
 
@@ -62,7 +64,7 @@ async def live(
     elif kind == "replica":
         role = live_replica(node, making, attendance)
     elif kind == COORDINATOR:
-        role = coordinator(node, making.job, attendance, Batches(node, making.job, rehearsal=isinstance(making.network.initial(), Phantom)))
+        role = coordinator(node, making.job, attendance, tenure(node, making))
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
@@ -116,10 +118,22 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
 
 async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
     await attendance.begun.wait()
-    if making.job.sandblaster is None:
-        await downpour.replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
+    job, network = making.job, making.network
+    if job.sandblaster is not None:
+        await sandblaster.replica(node, job, network, making.portions())
+        return
+    minibatches = making.data(role_number(node.name), node.incarnation)
+    if job.synchronous is not None:
+        await sandblaster.replica(node, job, network, OwnMinibatches(minibatches))
     else:
-        await sandblaster.replica(node, making.job, making.network, making.portions())
+        await downpour.replica(node, job, network, minibatches)
+
+
+def tenure(node: Node, making: Making) -> Tenure[Any]:
+    """What the coordinator's life has to do."""
+    if making.job.synchronous is not None:
+        return Steps(node, making.job)
+    return Batches(node, making.job, rehearsal=isinstance(making.network.initial(), Phantom))
 
 
 async def live_evaluator(node: Node, making: Making, attendance: Attendance) -> Final:

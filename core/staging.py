@@ -32,10 +32,9 @@ class StagingShard(Shard):
 
     def __init__(self, node: Node, job: Job, parameters: Any, rule: Rule) -> None:
         super().__init__(node, job, parameters, rule)
-        assert job.sandblaster is not None
         self.vectors: dict[str, Any] = {"parameters": parameters}
         self.staged: dict[BundleId, Any] = {}
-        self.staged_limit = job.sandblaster.staged_limit
+        self.staged_limit = job.staged_limit
         self.most_staged = 0
         self.point = 0
         self.memo = ""
@@ -130,7 +129,7 @@ class StagingShard(Shard):
         self.position += 1
         if operate.gather:
             self.gather(operate.gather)
-        self.answer = Values(tuple(run(operate.operations, self.vectors)))
+        self.answer = Values(tuple(run(operate.operations, self.vectors, self.rule)))
         if operate.point:
             self.point = operate.point
             self.staged.clear()
@@ -151,7 +150,7 @@ class StagingShard(Shard):
             part.mul_(gather.scale)
 
     def cost_of(self, operate: Operate) -> Cost:
-        spent = cost(operate.operations, self.parameters.nbytes)
+        spent = cost(operate.operations, self.parameters.nbytes, self.rule.traffic)
         gathered = (len(operate.gather.bundles) + 1) * self.parameters.nbytes if operate.gather else 0.0
         return Cost(spent.flops, spent.bytes + gathered)
 
@@ -180,6 +179,7 @@ class StagingShard(Shard):
         manifest["vectors"] = sorted(vectors | more)
         manifest["sandblaster"] = {
             "point": self.point, "memo": self.memo, "answer": list(self.answer.numbers), "staged": [list(bundle) for bundle in self.staged],
+            "rule": sorted(self.rule.state),
         }  # fmt: skip
         return manifest, vectors | {name: vector.clone() for name, vector in more.items()}
 
@@ -188,14 +188,9 @@ class StagingShard(Shard):
         kept = manifest["sandblaster"]
         bundles = [BundleId(*bundle) for bundle in kept["staged"]]
         staged = {bundle: vectors[f"staged.{number}"] for number, bundle in enumerate(bundles)}
-        of_rule = {name for name in rule_vectors(rule) if name in vectors}
+        of_rule = {name for name in kept["rule"] if name in vectors}
         shard = super().restored(node, job, rule, manifest, {name: vectors[name] for name in ("parameters", *of_rule)})
         shard.vectors |= {name: v for name, v in vectors.items() if name not in of_rule and not name.startswith("staged.")}
         shard.staged, shard.point, shard.memo = staged, kept["point"], kept["memo"]
         shard.answer = Values(tuple(kept["answer"]))
         return shard
-
-
-def rule_vectors(rule: Rule) -> tuple[str, ...]:
-    """No rule is applied: the coordinator says what becomes of the parameters."""
-    return tuple(rule.state)

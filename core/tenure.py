@@ -32,9 +32,11 @@ class State(Protocol):
     """Between two steps, all there is to know beside the vectors; plain data, for JSON."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    iteration: int
-    loss: float
 
+    @property
+    def iteration(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
     def anew(self) -> Self:
         """What remains once the shards have only their parameters left, as they are."""
 

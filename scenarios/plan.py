@@ -23,7 +23,7 @@ from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
 from scenarios.load import Mistake, ScenarioError, role_names
-from scenarios.schema import HONOURED_BY, Downpour, Sandblaster, Scenario
+from scenarios.schema import HONOURED_BY, Downpour, MapReduce, Sandblaster, Scenario, Synchronous
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork
@@ -127,10 +127,15 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
     parts = cut(parameters, protocol.shards)
-    special = sandblaster(protocol) if isinstance(protocol, Sandblaster) else downpour(protocol, training_samples)
+    if isinstance(protocol, Sandblaster):
+        special = sandblaster(protocol)
+    elif isinstance(protocol, Synchronous):
+        special = synchronous(protocol, training_samples)
+    else:
+        special = downpour(protocol, training_samples)
     return Job(
         shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
-        replicas=protocol.replicas,
+        replicas=protocol.all_replicas,
         deadline_s=protocol.deadline or Timings(protocol.detect_within).deadline_s,
         evaluate_every_s=protocol.evaluate_every,
         durability=protocol.durability,
@@ -144,12 +149,24 @@ def downpour(protocol: Downpour, training_samples: int) -> dict[str, Any]:
     stop, rate = protocol.stop, protocol.local_rate
     if rate is None:
         rate = LOCAL_SHARE[protocol.rule.kind] * protocol.rule.learning_rate
-    samples = math.ceil(stop.epochs * training_samples) if stop.epochs is not None else None
     return {
-        "stop": Stop(stop.updates, samples, stop.time, stop.loss, stop.accuracy),
+        "stop": Stop(stop.updates, samples_in(stop.epochs, training_samples), stop.time, stop.loss, stop.accuracy),
         "n_fetch": protocol.n_fetch, "n_push": protocol.n_push, "local_rate": rate, "max_behind": protocol.max_behind,
         "warm_updates": protocol.warmstart, "wire": protocol.wire,
     }  # fmt: skip
+
+
+def samples_in(epochs: float | None, training_samples: int) -> int | None:
+    return math.ceil(epochs * training_samples) if epochs is not None else None
+
+
+def synchronous(protocol: Synchronous, training_samples: int) -> dict[str, Any]:
+    """Updates and samples are the coordinator's to judge."""
+    stop = protocol.stop
+    return {
+        "stop": Stop(time_s=stop.time, loss=stop.loss, accuracy=stop.accuracy),
+        "synchronous": core_job.Synchronous(protocol.replicas, stop.updates, samples_in(stop.epochs, training_samples)),
+    }
 
 
 def sandblaster(protocol: Sandblaster) -> dict[str, Any]:
@@ -160,6 +177,7 @@ def sandblaster(protocol: Sandblaster) -> dict[str, Any]:
         "sandblaster": core_job.Sandblaster(
             protocol.portions, protocol.bundle, protocol.copies if protocol.backup != "none" else 0, protocol.minimum_age, protocol.memory,
             protocol.direction, protocol.line_search, protocol.evaluations, stop.iterations, stop.gradient, stop.relative_loss,
+            protocol.job_start_up if isinstance(protocol, MapReduce) else 0.0, keeps=not isinstance(protocol, MapReduce),
         ),
     }  # fmt: skip
 
@@ -186,16 +204,20 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         network = torch_network.TorchNetwork(module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared)
         if model.start is not None:
             load_start(network, model.start)
-        batch = protocol.batch if isinstance(protocol, Downpour) else 1
-        for number in range(protocol.replicas):
-            datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, 0)
+        for number in range(protocol.all_replicas):
+            datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch_of(scenario), scenario.seed, 0)
     except InputError as error:
         raise complaint(scenario, "", str(error)) from error
 
     def minibatches(number: int, life: int) -> Minibatches:
-        return datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, life)
+        return datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch_of(scenario), scenario.seed, life)
 
     return network, minibatches, len(data.train)
+
+
+def batch_of(scenario: Scenario) -> int:
+    """Samples of a minibatch, where there are any."""
+    return getattr(scenario.protocol, "batch", 1)
 
 
 def load_start(network: TorchNetwork, source: str) -> None:
@@ -219,7 +241,7 @@ def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Min
     else:
         measured = real_parts(scenario, "cpu", shared=True)[0]
         network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
-    batch = scenario.protocol.batch if isinstance(scenario.protocol, Downpour) else 1
+    batch = batch_of(scenario)
     total = total_samples(scenario)
     samples = total - held_out_samples(total, scenario.data.held_out)
     return network, lambda _number, _life: PhantomMinibatches(batch), samples

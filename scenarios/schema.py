@@ -124,6 +124,11 @@ class Protocol(Table):
     """Of a call, before it is repeated; left out, it follows from detect_within."""
     evaluate_every: PositiveDuration = 10.0
 
+    @property
+    def all_replicas(self) -> int:
+        """How many there are."""
+        return self.replicas
+
 
 class Downpour(Protocol):
     kind: Literal["downpour"]
@@ -177,6 +182,30 @@ class Sandblaster(Protocol):
     evaluations: PositiveInt = 25
     """Of one line search at most."""
     stop: SandblasterStop = SandblasterStop(iterations=100)
+
+
+class MapReduce(Sandblaster):
+    """The same with each pass over the batch as a job of MapReduce: what Sandblaster's replicas that stay are measured by."""
+
+    kind: Literal["mapreduce"]  # type: ignore[assignment]
+    job_start_up: Duration = 10.0
+    """What each pass pays before its first portion is given out."""
+
+
+class Synchronous(Protocol):
+    """Synchronous SGD with backup workers (Chen et al., 2016)."""
+
+    kind: Literal["sync"]
+    backup_workers: Annotated[int, Field(ge=0)] = 0
+    """Replicas beyond `replicas`: a step is taken with the gradients of the first `replicas` that are there."""
+    batch: PositiveInt = 32
+    """Of each replica."""
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    stop: Stop = Stop(epochs=20)
+
+    @property
+    def all_replicas(self) -> int:
+        return self.replicas + self.backup_workers
 
 
 class SpeedSpread(Table):
@@ -337,7 +366,9 @@ class Scenario(Table):
     numerics: Literal["real", "timing"] = "real"
     model: Model = Model()
     data: Data = Data()
-    protocol: Annotated[Downpour | Sandblaster, Field(discriminator="kind", default_factory=lambda: Downpour(kind="downpour"))]
+    protocol: Annotated[
+        Downpour | Sandblaster | MapReduce | Synchronous, Field(discriminator="kind", default_factory=lambda: Downpour(kind="downpour"))
+    ]
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
