@@ -1,8 +1,9 @@
-"""One run of Sandblaster on a network whose sums are exact, and everything that is wrong with it."""
+"""One run of Sandblaster, or of synchronous SGD, on a network whose sums are exact, and everything that is wrong with it."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from core.coordination import Gather
 from core.job import role_number
 from core.journal import Record, read
 from core.staging import POINT, StagingShard
+from scenarios.schema import Sandblaster
 from sim.cluster import Cluster
 from sim.run import Run
 from sim.strategies import Tables, healed_s, scenario, toml
@@ -56,9 +58,19 @@ class Course:
 
     def check_gathered(self, shard: StagingShard, asked: Gather) -> None:
         part = self.run.plan.job.shards[role_number(shard.node.name)].part
-        exact = exact_gradient(shard.vectors[POINT], self.scenario.protocol.portions, part)
+        exact = exact_gradient(shard.vectors[POINT], self.wanted(asked), part)
         if not torch.equal(shard.vectors[asked.into], exact):
             self.wrong.append(f"{shard.node.name} gathered {shard.vectors[asked.into].tolist()}, not {exact.tolist()}")
+
+    def wanted(self, asked: Gather) -> Sequence[int]:
+        """Which portions, or replicas, must be in there, each once."""
+        protocol = self.scenario.protocol
+        if isinstance(protocol, Sandblaster):
+            return range(protocol.portions)
+        replicas = {role_number(bundle.replica) for bundle in asked.bundles}
+        if len(replicas) != protocol.replicas:
+            self.wrong.append(f"a step with the gradients of {sorted(replicas)}")
+        return sorted(replicas)
 
     def end_in_time(self, _: Cluster) -> None:
         if self.run.loop.time() > healed_s(self.scenario) + LIMIT_S:
@@ -70,6 +82,11 @@ class Course:
     def steps(self) -> list[tuple[int, float]]:
         """Iterations and their losses, each as it was taken first."""
         return list(dict.fromkeys((record.number, record.value) for record in self.of("stepped")))
+
+    def updates(self) -> list[int]:
+        """Of each shard, in the end."""
+        shards = [self.run.cluster.shard(shared.name) for shared in self.run.plan.job.shards]
+        return [-1 if shard is None else shard.updates for shard in shards]
 
     def parameters(self) -> list[float]:
         """What the shards ended with."""
