@@ -129,6 +129,11 @@ class Protocol(Table):
         """How many there are."""
         return self.replicas
 
+    @property
+    def needed_replicas(self) -> int:
+        """Without how many of them the job cannot go on."""
+        return 1
+
 
 class Downpour(Protocol):
     kind: Literal["downpour"]
@@ -206,6 +211,10 @@ class Synchronous(Protocol):
     @property
     def all_replicas(self) -> int:
         return self.replicas + self.backup_workers
+
+    @property
+    def needed_replicas(self) -> int:
+        return self.replicas
 
 
 class SpeedSpread(Table):

@@ -34,7 +34,7 @@ from core.messages import (
     Request,
     Sender,
 )
-from core.operations import Combine, Dot, Drop, Largest, Norm1
+from core.operations import Combine, Dot, Drop, Largest, Norm1, Update
 from core.portions import BundleId
 from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
@@ -83,6 +83,7 @@ operations = st.one_of(
     st.builds(Largest, texts),
     st.builds(Combine, texts, terms),
     st.builds(Drop, st.lists(texts, max_size=3).map(tuple)),
+    st.builds(Update, texts),
 )
 operates = st.builds(
     Operate,
