@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 
+from core import tenure
+from core.coordination import Gather
+from core.staging import StagingShard
 from sim.strategies import Tables, tables
 from tests.sim.courses import Course, small, undisturbed
 
@@ -113,3 +117,15 @@ def test_a_next_life_has_the_others_take_the_step_that_some_have_taken() -> None
     assert by_life == {
         ("shard/0", "coordinator#1"): 3, ("shard/1", "coordinator#1"): 2, ("shard/0", "coordinator#2"): 9, ("shard/1", "coordinator#2"): 10,
     }  # fmt: skip
+
+
+def test_a_next_life_that_forgets_whose_gradients_they_were_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = half_a_step()
+    monkeypatch.setattr(tenure, "gather_of", lambda _: None)
+    assert "a step with a gradient that is not of these parameters" in Course(made).complaints()
+
+
+def test_shards_that_take_whatever_has_come_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = StagingShard.gather
+    monkeypatch.setattr(StagingShard, "gather", lambda self, asked: gather(self, Gather(asked.into, tuple(self.staged), asked.scale)))
+    assert any("gathered" in wrong for wrong in Course(job()).complaints())
