@@ -1,4 +1,4 @@
-"""The parameter shard of Sandblaster: stages what replicas push, and does to its slices what the coordinator says.
+"""The parameter shard of Sandblaster and of synchronous SGD: stages what is pushed, and does to its slices what the coordinator says.
 
 Nothing that is staged counts by itself: the coordinator chooses bundles that hold each portion exactly once, the same on every
 shard, and the sum of these is the gradient.  A shard that lacks one of them says so, and does nothing.  Requests of the
