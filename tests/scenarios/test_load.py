@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.job import Synchronous
 from models.catalogue import BUNDLED
 from scenarios.load import ScenarioError, bundled, load, role_names, validate
 from scenarios.plan import not_honoured, plan, roles
@@ -331,6 +332,20 @@ def test_the_job_is_what_the_scenario_says() -> None:
         5,
         9.0,
     )
+
+
+def test_the_jobs_of_the_reference_protocols_are_what_the_scenario_says() -> None:
+    base = {"numerics": "timing", "model": {"layers": [64, 10]}, "data": {"source": "synthetic", "samples": 1000, "held_out": 0.25}}
+    sync = loaded(base | {"protocol": {"kind": "sync", "replicas": 3, "backup_workers": 2, "stop": {"epochs": 2, "time": "1 h"}}})
+    job = plan(sync).job
+    assert (job.replicas, job.synchronous, job.stop.samples, job.stop.time_s) == (5, Synchronous(3, None, 1500), None, 3600.0)
+    assert [role.name for role in roles(sync, real=False)] == ["coordinator", "shard/0", "shard/1", *(f"replica/{n}" for n in range(5))]
+    mapreduce = plan(loaded(base | {"protocol": {"kind": "mapreduce", "backup": "none"}})).job.sandblaster
+    assert mapreduce is not None
+    assert (mapreduce.job_start_up_s, mapreduce.keeps, mapreduce.copies) == (10.0, False, 0)
+    sandblaster = plan(loaded(base | {"protocol": {"kind": "sandblaster"}})).job.sandblaster
+    assert sandblaster is not None
+    assert (sandblaster.job_start_up_s, sandblaster.keeps) == (0.0, True)
 
 
 def test_every_time_follows_from_detect_within_unless_it_is_given() -> None:
