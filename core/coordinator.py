@@ -44,8 +44,10 @@ async def coordinator(node: Node, job: Job, attendance: Attendance, tenure: Tenu
         except Over as over:
             reason = str(over)
     desk.finish(reason)
-    await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
-    await asyncio.get_running_loop().create_future()  # whoever asks is told that it is over, until the process is ended
+    while True:  # until the process is ended whoever asks is told that it is over, and so is a shard that comes back without knowing
+        desk.news.clear()
+        await asyncio.gather(*(Flight(node, shared.name, Finish(reason), job.deadline_s).arrival() for shared in job.shards))
+        await desk.news.wait()
 
 
 class Batches(Tenure[State]):

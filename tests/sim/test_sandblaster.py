@@ -49,3 +49,12 @@ def test_a_healthy_job_descends_and_ends_where_it_should() -> None:
     assert len(losses) == 4
     assert losses == sorted(losses, reverse=True)
     assert not course.of("reset")
+
+
+def test_a_shard_that_has_lost_that_it_is_over_is_told_again() -> None:
+    promised = {"durability": "snapshot", "snapshot_every": "300 ms"}
+    finished_s = next(record.time_s for record in Course(small(**promised)).of("finished"))
+    crash = {"kind": "crash", "target": "shard/0", "at": f"{finished_s * 1e6 + 1000:.0f} us", "repair": "200 ms"}
+    course = Course(small(crash, **promised))
+    assert course.complaints() == []
+    assert [record.node for record in course.of("finished")] == ["shard/0", "shard/1", "shard/0"]
