@@ -1,4 +1,4 @@
-"""What passes between the coordinator of Sandblaster, its replicas and its shards (paper, section 4.2).
+"""What passes between the coordinator of Sandblaster, its replicas and its shards (paper, section 4.2); also in synchronous SGD.
 
 A *point* is a place at which the loss is evaluated, numbered by whoever chose it.  A replica computes the gradient at the
 point over some portions of the data, has every shard stage the sum, and then reports the *bundle* to the coordinator.

@@ -76,7 +76,7 @@ class Trail:
 
 def kind_of_shard(job: Job) -> type[Shard]:
     """Of the job's protocol."""
-    return Shard if job.sandblaster is None else StagingShard
+    return StagingShard if job.staged_limit else Shard
 
 
 async def recovered(node: Node, job: Job, initial: Any, rule: Rule) -> Shard:

@@ -15,6 +15,9 @@ EVALUATOR = "evaluator"
 SUPERVISOR = "supervisor"
 COORDINATOR = "coordinator"
 
+LIVES_STAGED = 8
+"""Gradients of one replica that a shard stages in one step of synchronous SGD: so many of its lives may end in the midst of it."""
+
 
 def replica_name(number: int) -> str:
     return f"replica/{number}"
@@ -86,13 +89,11 @@ class Sandblaster:
     iterations: int | None = None
     gradient: float = 1e-5
     relative_loss: float = 1e-9
+    job_start_up_s: float = 0.0
+    keeps: bool = True
+    """Do replicas keep the parameters of a point, and come back to portions that they had before?  Tasks of MapReduce do not."""
     warm: Stop | None = None
     """When Downpour, which goes before it, is over on a shard: after updates or samples."""
-
-    @property
-    def bundles_from(self) -> int:
-        """A push with a higher number is a bundle, one with a lower is Downpour's."""
-        return BUNDLES if self.warm is not None else 0
 
     @property
     def vectors(self) -> int:
@@ -106,8 +107,18 @@ class Sandblaster:
 
 
 @dataclass(frozen=True, slots=True)
+class Synchronous:
+    """What synchronous SGD is run with: `gradients` of a step, and when the coordinator ends it."""
+
+    gradients: int
+    updates: int | None = None
+    samples: int | None = None
+    """Of the gradients that steps were taken with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A job of Downpour, or of Sandblaster where that is given; the first before the second where that has a warm start.
+    """A job of Downpour, or of Sandblaster or synchronous SGD where that is given; with a warm start, of the first before the second.
 
     `n_fetch`, `n_push`: steps between fetches and between pushes (paper, section 4.1).  `local_rate`: the replica's own
     alpha.  `max_behind`: gradients a replica may accrue for a shard before it waits for that shard.  `warm_updates`:
@@ -130,6 +141,24 @@ class Job:
     wire: Wire = "float32"
     timings: Timings = field(default_factory=Timings)
     sandblaster: Sandblaster | None = None
+    synchronous: Synchronous | None = None
+
+    @property
+    def warm(self) -> Stop | None:
+        """Of Sandblaster's warm start, if there is one."""
+        return self.sandblaster.warm if self.sandblaster is not None else None
+
+    @property
+    def bundles_from(self) -> int:
+        """A push with a higher number is a bundle, one with a lower is Downpour's."""
+        return BUNDLES if self.warm is not None else 0
+
+    @property
+    def staged_limit(self) -> int:
+        """Bundles of one point that a shard stages for the coordinator to choose from; 0 where it applies whatever comes."""
+        if self.sandblaster is not None:
+            return self.sandblaster.staged_limit
+        return LIVES_STAGED * self.replicas if self.synchronous is not None else 0
 
     @property
     def poll_s(self) -> float:

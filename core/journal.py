@@ -33,12 +33,12 @@ LEGEND: dict[str, str] = {
     "warmed": "number: updates; value: samples; note: why Downpour, which goes before Sandblaster, is over here",
     "staged": "peer: sender, with its life; number: sequence; value: portions in the bundle",
     # coordinator
-    "given": "peer: replica, with its life; number: first portion; value: how many; note: why",
+    "given": "peer: replica, with its life; number: first portion, or the step; value: how many; note: why",
     "arrived": "peer: replica, with its life; number: sequence of the bundle; value: portions; note: what became of it, and why",
     "cleared": "a shard drops what was staged for the point before; number: bundles; value: their bytes",
     "covered": "number: bundles of the exact cover; value: loss; note: portions given again, backups given and won, portions wasted",
     "tried": "number: evaluations so far; value: loss; note: step and slope",
-    "stepped": "number: iteration; value: loss; note: step, largest element of the gradient, evaluations",
+    "stepped": "number: iteration; value: training loss; note: evaluations, or samples so far",
     "reset": "number: iteration; note: why the history is begun anew",
     # evaluator
     "evaluated": "number: least updates of any shard; value: loss; note: accuracy",

@@ -88,6 +88,13 @@ class State:
     history: list[int] = field(default_factory=list)
     products: dict[str, float] = field(default_factory=dict)
 
+    def anew(self) -> State:
+        """From the parameters as they are, without a history."""
+        return State(iteration=self.iteration)
+
+    def in_words(self) -> str:
+        return f"{self.evaluations} evaluations, gradient {self.steepest:.3g}"
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

@@ -96,13 +96,16 @@ class Membership:
 
     def __init__(
         self, roles: Iterable[Role], timings: Timings, *, now: Callable[[], float], record: Recorder, life: int = 1, start_within_s: float = 60.0,
-        machines: int = 1,
+        machines: int = 1, needed: int = 1,
     ) -> None:  # fmt: skip
-        """`life`: the supervisor's own, which orders what its lives say.  `machines`: how many are to come, over which roles are spread."""
+        """`life`: the supervisor's own, which orders what its lives say.  `machines`: how many are to come, over which roles are spread.
+
+        `needed`: so many replicas the job cannot go on without.
+        """
         self.roles = {role.name: role for role in roles}
         self.timings, self.now, self.record, self.start_within_s = timings, now, record, start_within_s
         self.machines: dict[str, Machine] = {}
-        self.expected = machines
+        self.expected, self.needed = machines, needed
         self.phase, self.verdict, self.reason = "starting", "", ""
         self.since_s = now()
         """When the phase began."""
@@ -388,12 +391,12 @@ class Membership:
         late = self.now() - self.since_s > self.start_within_s
         vital = [role for role in missing if role_kind(role.name) != "replica"]
         replicas = [role for role in self.of("replica") if role.state is State.UP]
-        if not missing or (late and replicas and not vital):
+        if not missing or (late and len(replicas) >= self.needed and not vital):
             self.enter("running")
             self.record("begun", number=len(self.roles) - len(missing), note=", ".join(f"without {role.name}" for role in missing))
             return
         given_up = next((role for role in missing if role.state is State.GIVEN_UP), None)
-        if given_up is not None and (given_up in vital or not replicas):
+        if given_up is not None and (given_up in vital or len(replicas) < self.needed):
             self.conclude("unstarted", f"{given_up.name} did not start: {given_up.note}")
         elif late:
             whom = "; ".join(self.absence(role) for role in (vital or missing)[:5])
@@ -424,8 +427,10 @@ class Membership:
             for role in replicas:
                 if role.state is State.ENDED and role.heard_s + self.timings.beat_s < awake:
                     role.state, self.dirty = State.WAITING, True
-            if all(role.state is State.GIVEN_UP for role in replicas):
-                self.conclude("failed", f"no replica is left; {replicas[-1].name}: {replicas[-1].note}")
+            given_up = [role for role in replicas if role.state is State.GIVEN_UP]
+            if (left := len(replicas) - len(given_up)) < self.needed:
+                too_few = f"only {left} of the {self.needed} replicas that it takes are left" if left else "no replica is left"
+                self.conclude("failed", f"{too_few}; {given_up[-1].name}: {given_up[-1].note}")
 
     def conclude(self, verdict: str, reason: str) -> None:
         """The job comes to its end; the first verdict stays."""

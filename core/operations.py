@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
+from core.rules import Rule
 from core.vector import Phantom, blocks
 from core.work import Cost
 
@@ -126,21 +127,38 @@ class Drop:
             vectors.pop(name, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One step of the shard's own rule with that gradient; what state the rule has lies with it, and is no named vector."""
+
+    gradient: str
+    kind: Literal["update"] = "update"
+
+    def reads(self) -> tuple[str, ...]:
+        return "parameters", self.gradient
+
+    def do(self, vectors: dict[str, Any], rule: Rule) -> None:
+        rule.apply(vectors["parameters"], vectors[self.gradient])
+
+
 Number = Dot | Norm1 | Largest
-Change = Combine | Drop
+Change = Combine | Drop | Update
 Operation = Number | Change
 
 
 def operation_of(told: dict[str, Any]) -> Operation:
     """Of what `dataclasses.asdict` made of it, perhaps by way of JSON."""
-    kinds: dict[str, type[Operation]] = {"dot": Dot, "norm1": Norm1, "largest": Largest, "combine": Combine, "drop": Drop}
+    kinds: dict[str, type[Operation]] = {"dot": Dot, "norm1": Norm1, "largest": Largest, "combine": Combine, "drop": Drop, "update": Update}
     if told["kind"] == "combine":
         told = told | {"terms": tuple((name, coefficient) for name, coefficient in told["terms"])}
     return kinds[told["kind"]](**told)
 
 
-def run(operations: Sequence[Operation], vectors: dict[str, Any]) -> list[float]:
-    """Do a batch on one shard's slices, in order; the numbers it yields.  Raises Unknown before anything is done."""
+def run(operations: Sequence[Operation], vectors: dict[str, Any], rule: Rule | None = None) -> list[float]:
+    """Do a batch on one shard's slices, in order; the numbers it yields.  Raises Unknown before anything is done.
+
+    `rule`: the shard's, which an `Update` needs.
+    """
     check(operations, vectors)
     numbers = []
     for yields, some in groupby(operations, key=lambda operation: isinstance(operation, Number)):
@@ -149,7 +167,11 @@ def run(operations: Sequence[Operation], vectors: dict[str, Any]) -> list[float]
         else:
             for operation in some:
                 assert isinstance(operation, Change)
-                operation.do(vectors)
+                if isinstance(operation, Update):
+                    assert rule is not None
+                    operation.do(vectors, rule)
+                else:
+                    operation.do(vectors)
     return numbers
 
 
@@ -205,11 +227,14 @@ def largest(numbers: Iterable[float]) -> float:
     return math.nan if any(map(math.isnan, numbers)) else max(numbers, default=0.0)
 
 
-def cost(operations: Sequence[Operation], nbytes: float) -> Cost:
-    """What a batch costs on slices of `nbytes`: all of it is bound by memory.
+def cost(operations: Sequence[Operation], nbytes: float, update_traffic: int = 0) -> Cost:
+    """What a batch costs on slices of `nbytes`: all of it is bound by memory.  `update_traffic`: of the shard's rule.
 
     Products of one round share what they read, and pay for that with the widening: measured, each costs about as
     much as reading both its vectors.
     """
-    lengths = sum(len(operation.reads()) + isinstance(operation, Combine) for operation in operations)
+    lengths = sum(
+        update_traffic if isinstance(operation, Update) else len(operation.reads()) + isinstance(operation, Combine)
+        for operation in operations
+    )
     return Cost(0.0, nbytes * lengths)

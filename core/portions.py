@@ -230,6 +230,11 @@ class Portions:
         return self.count - self._uncovered
 
     @property
+    def standing(self) -> str:
+        """For an operator."""
+        return f"{self.done} of {self.count} portions"
+
+    @property
     def complete(self) -> bool:
         """Is there an exact cover now?"""
         return not self._uncovered

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from core import downpour, sandblaster
 from core.attendance import Attendance
-from core.coordinator import coordinator
+from core.coordinator import Batches, coordinator
 from core.durability import Mirror, keep_last, keeping, recovered
 from core.evaluator import Final, evaluator
 from core.job import COORDINATOR, Job, role_kind, role_number, shard_of
@@ -18,6 +18,8 @@ from core.node import Node
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
+from core.synchronous import OwnMinibatches, Steps
+from core.tenure import Tenure
 from core.vector import Phantom
 from core.work import Minibatches, Network, Portioned
 
@@ -62,7 +64,7 @@ async def live(
     elif kind == "replica":
         role = live_replica(node, making, attendance)
     elif kind == COORDINATOR:
-        role = coordinator(node, making.job, attendance, rehearsal=isinstance(making.network.initial(), Phantom))
+        role = coordinator(node, making.job, attendance, tenure(node, making))
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
@@ -116,11 +118,22 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
 
 async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
     await attendance.begun.wait()
-    batches = making.job.sandblaster
-    if batches is None or batches.warm is not None:
-        await downpour.replica(node, making.job, making.network, making.data(role_number(node.name), node.incarnation))
-    if batches is not None:
-        await sandblaster.replica(node, making.job, making.network, making.portions())
+    job, network = making.job, making.network
+    if job.sandblaster is None or job.sandblaster.warm is not None:
+        minibatches = making.data(role_number(node.name), node.incarnation)
+        if job.synchronous is not None:
+            await sandblaster.replica(node, job, network, OwnMinibatches(minibatches))
+        else:
+            await downpour.replica(node, job, network, minibatches)
+    if job.sandblaster is not None:
+        await sandblaster.replica(node, job, network, making.portions())
+
+
+def tenure(node: Node, making: Making) -> Tenure[Any]:
+    """What the coordinator's life has to do."""
+    if making.job.synchronous is not None:
+        return Steps(node, making.job)
+    return Batches(node, making.job, rehearsal=isinstance(making.network.initial(), Phantom))
 
 
 async def live_evaluator(node: Node, making: Making, attendance: Attendance) -> Final:

@@ -28,10 +28,10 @@ async def replica(node: Node, job: Job, network: Network, data: Portioned) -> No
 
     Raises Refused when a later life of this role is up.
     """
-    assert job.sandblaster is not None
-    parameters, point, sequence = network.initial(), 0, job.sandblaster.bundles_from
+    parameters, point, sequence = network.initial(), 0, job.bundles_from
     gradient = parameters.new_zeros(len(parameters))
     done: Done | None = None
+    keeps = job.sandblaster is None or job.sandblaster.keeps
     while True:
         task = await Flight(node, COORDINATOR, Want(done), job.deadline_s).arrival()
         done = None
@@ -39,7 +39,7 @@ async def replica(node: Node, job: Job, network: Network, data: Portioned) -> No
             return
         if not task.portions:
             continue
-        if task.point != point:
+        if task.point != point or not keeps:
             if not await fetch_point(node, job, task.point, parameters):
                 await asyncio.sleep(job.poll_s)  # the shards are not there yet, or there no more: the coordinator will know
                 continue

@@ -1,4 +1,4 @@
-"""The parameter shard of Sandblaster: stages what replicas push, and does to its slices what the coordinator says.
+"""The parameter shard of Sandblaster and of synchronous SGD: stages what is pushed, and does to its slices what the coordinator says.
 
 Nothing that is staged counts by itself: the coordinator chooses bundles that hold each portion exactly once, the same on every
 shard, and the sum of these is the gradient.  A shard that lacks one of them says so, and does nothing.  Requests of the
@@ -37,19 +37,19 @@ class StagingShard(Shard):
 
     def __init__(self, node: Node, job: Job, parameters: Any, rule: Rule) -> None:
         super().__init__(node, job, parameters, rule)
-        assert job.sandblaster is not None
         self.vectors: dict[str, Any] = {"parameters": parameters}
         self.staged: dict[BundleId, Any] = {}
-        self.staged_limit = job.sandblaster.staged_limit
+        self.staged_limit = job.staged_limit
         self.point = 0
         self.memo = ""
         self.answer = Values()
         """To the coordinator's last request."""
-        warm, self.bundles_from = job.sandblaster.warm, job.sandblaster.bundles_from
+        self.bundles_from, warm = job.bundles_from, job.warm
         self.warm = warm is not None
         """Is it as yet a shard of Downpour?"""
+        self._cost_of_staging = Cost(0.0, 2 * parameters.nbytes)
         if warm is None:
-            self.begin()
+            self.cost_of_update = self._cost_of_staging
         else:
             self._update_limit = math.inf if warm.updates is None else warm.updates
             self._sample_limit = math.inf if warm.samples is None else warm.samples
@@ -133,7 +133,7 @@ class StagingShard(Shard):
         """Updates are the coordinator's alone from now on."""
         self.warm = False
         self.rule.state.clear()
-        self.cost_of_update = Cost(0.0, 2 * self.parameters.nbytes)  # of staging: nothing is applied
+        self.cost_of_update = self._cost_of_staging
 
     # what the coordinator wants
 
@@ -179,7 +179,7 @@ class StagingShard(Shard):
             self.begin()
         if operate.gather:
             self.gather(operate.gather)
-        self.answer = Values(tuple(run(operate.operations, self.vectors)))
+        self.answer = Values(tuple(run(operate.operations, self.vectors, self.rule)))
         if operate.point:
             self.point = operate.point
             self.staged.clear()
@@ -200,7 +200,7 @@ class StagingShard(Shard):
             part.mul_(gather.scale)
 
     def cost_of(self, operate: Operate) -> Cost:
-        spent = cost(operate.operations, self.parameters.nbytes)
+        spent = cost(operate.operations, self.parameters.nbytes, self.rule.traffic)
         gathered = (len(operate.gather.bundles) + 1) * self.parameters.nbytes if operate.gather else 0.0
         return Cost(spent.flops, spent.bytes + gathered)
 
@@ -243,6 +243,6 @@ class StagingShard(Shard):
         shard.vectors |= {name: v for name, v in vectors.items() if name not in of_rule and not name.startswith("staged.")}
         shard.staged, shard.point, shard.memo = staged, kept["point"], kept["memo"]
         shard.answer = Values(tuple(kept["answer"]))
-        if not kept["warm"]:
+        if shard.warm and not kept["warm"]:
             shard.begin()
         return shard

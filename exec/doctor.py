@@ -28,7 +28,7 @@ from exec.certificates import CertificateError, Credentials, verify
 from exec.placing import Commands, backend
 from report.exits import Exit, StartError
 from scenarios.plan import Plan, plan, roles
-from scenarios.schema import Downpour, Scenario
+from scenarios.schema import Sandblaster, Scenario
 from scenarios.units import in_words
 
 TRIED = 64 << 20
@@ -239,7 +239,7 @@ def disk(machine: str, answer: dict[str, Any], scenario: Scenario, made: Plan) -
             machine, "disk", f"{found}; a push of {push_bytes(made) / 1e6:.3g} MB is logged in {in_words(answer['push_s'])}", advice
         )
     if protocol.durability == "snapshot":
-        takes = push_bytes(made) * (1 + STATES[protocol.rule.kind if isinstance(protocol, Downpour) else "sgd"]) / rate
+        takes = push_bytes(made) * (1 + STATES["sgd" if isinstance(protocol, Sandblaster) else protocol.rule.kind]) / rate
         advice = "" if takes < protocol.snapshot_every / 2 else "a faster disk, more shards, or a longer protocol.snapshot_every"
         return Line(machine, "disk", f"{found}; a snapshot takes {in_words(takes)} every {in_words(protocol.snapshot_every)}", advice)
     return Line(machine, "disk", f"{found}; durability = {protocol.durability!r} writes at the end only")

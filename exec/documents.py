@@ -22,6 +22,10 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
+WHOLE = "memo"
+"""What a coordinator's next life must have to the letter: no text for people, and of no length that is known beforehand."""
+
+
 class NoDocument(Exception):
     """It is not what encoding its meaning gives; the message says in what way."""
 
@@ -55,7 +59,7 @@ def fitted(value: Any) -> Any:
     if isinstance(value, str):
         return fit(value)
     if isinstance(value, dict):
-        return {key: part if key == "memo" else fitted(part) for key, part in value.items()}
+        return {key: fit(part, None) if key == WHOLE else fitted(part) for key, part in value.items()}
     return [fitted(part) for part in value] if isinstance(value, list | tuple) else value
 
 

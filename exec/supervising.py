@@ -67,7 +67,7 @@ async def serve(job: JobFile, scenario: Scenario, life: int, machines: int) -> M
             host.folder = folder
             membership = Membership(
                 roles(scenario), timings, now=host.now, record=host.record, life=life, start_within_s=scenario.exec.start_within,
-                machines=machines,
+                machines=machines, needed=scenario.protocol.needed_replicas,
             )  # fmt: skip
             host.record("started", SUPERVISOR, life, note=f"process, at {job.supervisor}")
             beside: list[asyncio.Future[Any]] = [host.failure]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.job import replica_name
 from report.tally import Tally, distribution
-from scenarios.schema import Downpour, Scenario
+from scenarios.schema import Downpour, Scenario, Synchronous
 from scenarios.units import in_words
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     Keys are those of the README, "The summary"; a loss that is no finite number is None.
     """
     last = tally.curve[-1] if tally.curve else None
-    senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.replicas)})
+    senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.all_replicas)})
     for sender, count in tally.by_sender.items():
         senders[sender.partition("#")[0]] += count
     shards = scenario.protocol.shards
@@ -38,7 +38,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "updates": tally.updates if len(tally.by_shard) == shards else 0,  # a shard that applied nothing has no record of it
         "warm_updates": tally.warm_updates,
         "batches": tally.batches,
-        "portions": dict(tally.portions),
+        "portions": portions(scenario, tally),
         "staged_bytes": int(tally.staged_bytes),
         "training_loss": finite(tally.steps[-1].loss) if tally.steps else None,
         "loss": finite(last.loss) if last else None,
@@ -69,6 +69,14 @@ def declared_cost(scenario: Scenario) -> str:
     return "own" if cost is None else f"{cost.parameters} parameters, {cost.flops:.4g} FLOP a sample"
 
 
+def portions(scenario: Scenario, tally: Tally) -> dict[str, int]:
+    """How many were given out, how many of them as backups, and how many in vain; gradients where each is one minibatch's."""
+    found = dict(tally.portions)
+    if isinstance(scenario.protocol, Synchronous):
+        found["wasted"] = max(0, found["given"] - scenario.protocol.replicas * len(tally.steps))
+    return found
+
+
 def gradients_per_push(scenario: Scenario, tally: Tally) -> float | None:
     """How many minibatches went into a push on average: n_push, and more where pushes take longer than computing."""
     if not isinstance(scenario.protocol, Downpour):
@@ -79,7 +87,7 @@ def gradients_per_push(scenario: Scenario, tally: Tally) -> float | None:
 
 def in_epochs(scenario: Scenario, reason: str) -> str:
     """Shards count samples; whoever asked for epochs reads epochs."""
-    epochs = scenario.protocol.stop.epochs if isinstance(scenario.protocol, Downpour) else None
+    epochs: float | None = getattr(scenario.protocol.stop, "epochs", None)
     return f"{epochs:g} epochs, {reason}" if epochs is not None and reason.endswith(" samples") else reason
 
 
@@ -143,7 +151,9 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
 def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rate = f"   ({summary['updates'] / summary['seconds']:.4g}/s)" if summary["seconds"] else ""
     found = [("updates", f"{summary['updates']:,}{rate}")]
-    if summary["batches"]:
+    if summary["protocol"] == "sync":
+        found.append(("gradients", "{given:,} given out; {wasted:,} dropped".format(**summary["portions"])))
+    elif summary["batches"]:
         warm = [("warm start", f"{summary['warm_updates']:,} updates")] if summary["warm_updates"] else []
         iterations = summary["updates"] - summary["warm_updates"]
         rate = f"   ({iterations / summary['seconds']:.4g}/s)" if summary["seconds"] else ""

@@ -38,11 +38,11 @@ class Tally:
     batches: int = 0
     """Of Sandblaster: passes over the data."""
     portions: Counter[str] = field(default_factory=lambda: Counter(given=0, backups=0, wasted=0))
-    """Of Sandblaster: how many were given out, of them as backups, and how many came when they were of no use."""
+    """That a coordinator gave out, of them as backups, and how many came when they were of no use."""
     staged_bytes: float = 0.0
-    """Of Sandblaster: the most that any shard has staged for one point."""
+    """The most that any shard has staged for one point."""
     steps: list[Evaluation] = field(default_factory=list)
-    """Of Sandblaster: the training loss after each iteration."""
+    """The training loss of each iteration, or step, of a coordinator's."""
 
     warmed: dict[str, int] = field(default_factory=dict)
     """Of Sandblaster with a warm start: updates of each shard when that was over there."""

@@ -282,6 +282,7 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
     roles = role_names(protocol, real=sections.get("numerics") != "timing")
     machines = cluster.machines if cluster is not None and cluster.machines else len(roles)
     names = [*roles, SUPERVISOR, *(f"machine/{number}" for number in range(machines))]
+    gone: set[str] = set()
     for number, fault in enumerate(sections.get("fault") or ()):
         if fault is None:
             continue
@@ -294,12 +295,19 @@ def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[
         vital = [name for name in fnmatch.filter(names, fault.target) if name.startswith(("shard", "mirror", COORDINATOR, SUPERVISOR))]
         if fault.kind == "crash" and fault.repair is None and vital:
             yield f"fault.{number}.repair", f"missing; without {vital[0]} the job cannot go on"
+        elif fault.kind == "crash" and fault.repair is None and protocol.kind == "sync":
+            gone |= {name for name in fnmatch.filter(names, fault.target) if name.startswith("replica")}
+            if len(gone) > protocol.backup_workers:
+                yield (
+                    f"fault.{number}.repair",
+                    f"missing; without {len(gone)} of {protocol.all_replicas} replicas no step has its {protocol.replicas}",
+                )
 
 
 def role_names(protocol: Any, *, real: bool = True) -> list[str]:
     """Every role of a job, in the order in which machines are given out."""
     shards = [shard_name(number) for number in range(protocol.shards)]
     mirrors = [mirror_of(shard) for shard in shards] if protocol.durability == "mirror" else []
-    replicas = [replica_name(number) for number in range(protocol.replicas)]
-    coordinator = [COORDINATOR] if protocol.kind == "sandblaster" else []
+    replicas = [replica_name(number) for number in range(protocol.all_replicas)]
+    coordinator = [COORDINATOR] if protocol.kind != "downpour" else []
     return [*coordinator, *shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from core.vector import NARROW
 from scenarios.plan import BYTES_OF_FLOAT32, total_samples
-from scenarios.schema import Downpour, Scenario
+from scenarios.schema import Downpour, Scenario, Synchronous
 
 
 class LogRate(NamedTuple):
@@ -25,7 +25,7 @@ def log_rate(scenario: Scenario, parameters: int, flops_per_sample: float) -> Lo
     wire = protocol.wire if isinstance(protocol, Downpour) else "float32"
     push_bytes = -(-parameters // protocol.shards) * NARROW.get(wire, BYTES_OF_FLOAT32)
     between_pushes_s = samples_of_push(scenario) * flops_per_sample / cluster.speed.median
-    required = protocol.replicas * push_bytes / between_pushes_s
+    required = protocol.all_replicas * push_bytes / between_pushes_s
     return LogRate(min(required, network.nic) if network.model == "fifo" else required, cluster.disk)
 
 
@@ -34,6 +34,8 @@ def samples_of_push(scenario: Scenario) -> float:
     protocol = scenario.protocol
     if isinstance(protocol, Downpour):
         return protocol.n_push * protocol.batch
+    if isinstance(protocol, Synchronous):
+        return protocol.batch
     bundle = protocol.bundle * protocol.fraction * total_samples(scenario) * (1 - scenario.data.held_out) / protocol.portions
     warm = protocol.warmstart
     return bundle if warm is None else min(bundle, warm.n_push * warm.batch)  # whichever of the two pushes more often

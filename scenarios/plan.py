@@ -23,7 +23,7 @@ from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
 from scenarios.load import Mistake, ScenarioError, role_names
-from scenarios.schema import HONOURED_BY, Downpour, Sandblaster, Scenario, WarmStart
+from scenarios.schema import HONOURED_BY, Downpour, MapReduce, Sandblaster, Scenario, Synchronous, WarmStart
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork
@@ -133,7 +133,7 @@ def portions(scenario: Scenario, network: Network, training_samples: int) -> Cal
     return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
 
 
-def descent_of(scenario: Scenario) -> Downpour | WarmStart | None:
+def descent_of(scenario: Scenario) -> Downpour | WarmStart | Synchronous | None:
     """What its replicas descend by on minibatches, if they do."""
     protocol = scenario.protocol
     return protocol.warmstart if isinstance(protocol, Sandblaster) else protocol
@@ -168,10 +168,15 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
     parts = cut(parameters, protocol.shards)
-    special = sandblaster(protocol, training_samples) if isinstance(protocol, Sandblaster) else downpour(protocol, training_samples)
+    if isinstance(protocol, Sandblaster):
+        special = sandblaster(protocol, training_samples)
+    elif isinstance(protocol, Synchronous):
+        special = synchronous(protocol, training_samples)
+    else:
+        special = downpour(protocol, training_samples)
     return Job(
         shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
-        replicas=protocol.replicas,
+        replicas=protocol.all_replicas,
         deadline_s=protocol.deadline or Timings(protocol.detect_within).deadline_s,
         evaluate_every_s=protocol.evaluate_every,
         durability=protocol.durability,
@@ -190,6 +195,15 @@ def downpour(protocol: Downpour, training_samples: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def synchronous(protocol: Synchronous, training_samples: int) -> dict[str, Any]:
+    """Updates and samples are the coordinator's to judge."""
+    stop = protocol.stop
+    return {
+        "stop": Stop(time_s=stop.time, loss=stop.loss, accuracy=stop.accuracy),
+        "synchronous": core_job.Synchronous(protocol.replicas, stop.updates, samples_of(stop.epochs, training_samples)),
+    }
+
+
 def sandblaster(protocol: Sandblaster, training_samples: int) -> dict[str, Any]:
     """Iterations, time and gradient are the coordinator's to judge."""
     stop, warm = protocol.stop, protocol.warmstart
@@ -199,6 +213,7 @@ def sandblaster(protocol: Sandblaster, training_samples: int) -> dict[str, Any]:
         "sandblaster": core_job.Sandblaster(
             protocol.portions, protocol.bundle, protocol.copies if protocol.backup != "none" else 0, protocol.minimum_age, protocol.memory,
             protocol.direction, protocol.line_search, protocol.evaluations, stop.iterations, stop.gradient, stop.relative_loss,
+            protocol.job_start_up if isinstance(protocol, MapReduce) else 0.0, keeps=not isinstance(protocol, MapReduce),
             warm=None if warm is None else Stop(warm.updates, samples_of(warm.epochs, training_samples)),
         ),
     }  # fmt: skip
@@ -227,13 +242,13 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         if model.start is not None:
             load_start(network, model.start)
         batch = batch_of(scenario)
-        for number in range(protocol.replicas):
-            datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, 0)
+        for number in range(protocol.all_replicas):
+            datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch, scenario.seed, 0)
     except InputError as error:
         raise complaint(scenario, "", str(error)) from error
 
     def minibatches(number: int, life: int) -> Minibatches:
-        return datasets.ReplicaMinibatches(data.train, number, protocol.replicas, batch, scenario.seed, life)
+        return datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch_of(scenario), scenario.seed, life)
 
     return network, minibatches, len(data.train)
 

@@ -124,6 +124,16 @@ class Protocol(Table):
     """Of a call, before it is repeated; left out, it follows from detect_within."""
     evaluate_every: PositiveDuration = 10.0
 
+    @property
+    def all_replicas(self) -> int:
+        """How many there are."""
+        return self.replicas
+
+    @property
+    def needed_replicas(self) -> int:
+        """Without how many of them the job cannot go on."""
+        return 1
+
 
 class Downpour(Protocol):
     kind: Literal["downpour"]
@@ -198,6 +208,34 @@ class Sandblaster(Protocol):
     warmstart: Annotated[WarmStart | None, AfterValidator(ends)] = None
     """Begin from where Downpour leaves the parameters."""
     stop: SandblasterStop = SandblasterStop(iterations=100)
+
+
+class MapReduce(Sandblaster):
+    """The same with each pass over the batch as a job of MapReduce: what Sandblaster's replicas that stay are measured by."""
+
+    kind: Literal["mapreduce"]  # type: ignore[assignment]
+    job_start_up: Duration = 10.0
+    """What each pass pays before its first portion is given out."""
+
+
+class Synchronous(Protocol):
+    """Synchronous SGD with backup workers (Chen et al., 2016)."""
+
+    kind: Literal["sync"]
+    backup_workers: Annotated[int, Field(ge=0)] = 0
+    """Replicas beyond `replicas`: a step is taken with the gradients of the first `replicas` that are there."""
+    batch: PositiveInt = 32
+    """Of each replica."""
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    stop: Stop = Stop(epochs=20)
+
+    @property
+    def all_replicas(self) -> int:
+        return self.replicas + self.backup_workers
+
+    @property
+    def needed_replicas(self) -> int:
+        return self.replicas
 
 
 class SpeedSpread(Table):
@@ -358,7 +396,9 @@ class Scenario(Table):
     numerics: Literal["real", "timing"] = "real"
     model: Model = Model()
     data: Data = Data()
-    protocol: Annotated[Downpour | Sandblaster, Field(discriminator="kind", default_factory=lambda: Downpour(kind="downpour"))]
+    protocol: Annotated[
+        Downpour | Sandblaster | MapReduce | Synchronous, Field(discriminator="kind", default_factory=lambda: Downpour(kind="downpour"))
+    ]
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()

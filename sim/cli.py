@@ -72,7 +72,9 @@ def check(file: str, overrides: tuple[str, ...]) -> None:
         scenario = load(file, overrides)
         protocol = scenario.protocol
         remarks = on_the_log(scenario) if protocol.durability == "log" else []
-        click.echo(f"{file}: right: {protocol.kind}, {protocol.replicas} replicas, {protocol.shards} shards, {len(scenario.fault)} faults")
+        click.echo(
+            f"{file}: right: {protocol.kind}, {protocol.all_replicas} replicas, {protocol.shards} shards, {len(scenario.fault)} faults"
+        )
         for remark in remarks:
             click.echo(f"{file}: {remark}")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from core import chance
 from core.attendance import Outlived
-from core.coordinator import Desk
+from core.desk import Desk
 from core.evaluator import Final
 from core.job import COORDINATOR, SUPERVISOR
 from core.journal import Journal, one_line

@@ -69,7 +69,7 @@ class Head:
             role.needs, role.machine = NOTHING, cluster.home(role.name).name
         self.membership = Ledger(
             wanted, cluster.plan.job.timings, now=self.host.now, record=self.host.record, life=self.lives,
-            start_within_s=START_WITHIN_S + 2 * cluster.start_up_s,
+            start_within_s=START_WITHIN_S + 2 * cluster.start_up_s, needed=cluster.plan.scenario.protocol.needed_replicas,
         )  # fmt: skip
         self.membership.on_over = self.over
         cluster.record("started", SUPERVISOR, self.lives, note=self.machine.name)

@@ -40,7 +40,7 @@ class Outlook:
         self.begin()
 
     def somebody_is_gone(self) -> None:
-        """With no replica left that may ever start again nothing more is learnt."""
-        replicas = [name for name in self.cluster.roles if role_kind(name) == "replica"]
-        if all(self.cluster.holds.get(name) == math.inf for name in replicas) and not self.cluster.finished:
-            self.cluster.head.conclude("no replica is left")
+        """With too few replicas left that may ever start again nothing more is learnt."""
+        left = sum(role_kind(name) == "replica" and self.cluster.holds.get(name) != math.inf for name in self.cluster.roles)
+        if left < self.cluster.plan.scenario.protocol.needed_replicas and not self.cluster.finished:
+            self.cluster.head.conclude(f"only {left} replicas are left" if left else "no replica is left")

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from core.job import SUPERVISOR
 from scenarios.load import role_names, validate
-from scenarios.schema import Downpour, Sandblaster, Scenario
+from scenarios.schema import Downpour, MapReduce, Protocol, Sandblaster, Scenario, Synchronous
 
 Tables = dict[str, Any]
 
@@ -109,6 +109,29 @@ def warm_starts(draw: st.DrawFn, replicas: int) -> Tables:
     }
 
 
+@st.composite
+def mapreduces(draw: st.DrawFn, /, **limits: Any) -> Tables:
+    """The same in jobs of MapReduce."""
+    return draw(sandblasters(**limits)) | {"kind": "mapreduce", "job_start_up": draw(milliseconds(0, 200))}
+
+
+@st.composite
+def syncs(
+    draw: st.DrawFn, *, replicas: int = 3, backups: int = 2, shards: int = 3, rounds: int = 12, durabilities: Sequence[str] = DURABILITIES
+) -> Tables:
+    """A job of synchronous SGD: at most so many replicas, backup workers, shards and steps."""
+    return {
+        "kind": "sync",
+        "replicas": draw(st.integers(1, replicas)),
+        "backup_workers": draw(st.integers(0, backups)),
+        "shards": draw(st.integers(1, shards)),
+        "batch": 1,
+        "rule": {"kind": draw(st.sampled_from(("sgd", "momentum", "adagrad", "adam"))), "learning_rate": 0.05},
+        **promises(draw, durabilities),
+        "stop": {"updates": draw(st.integers(1, rounds))},
+    }
+
+
 def promises(draw: st.DrawFn, durabilities: Sequence[str]) -> Tables:
     """What is kept, and what is noticed when."""
     return {
@@ -122,8 +145,8 @@ def promises(draw: st.DrawFn, durabilities: Sequence[str]) -> Tables:
 
 @st.composite
 def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "timing", **limits: Any) -> Tables:
-    """A healthy cluster and its job; `limits` are those of `downpours` or `sandblasters`.  Real numerics bring an evaluator."""
-    protocol: Tables = draw((downpours if kind == "downpour" else sandblasters)(**limits))
+    """A healthy cluster and its job; `limits` are those of the strategy of that kind.  Real numerics bring an evaluator."""
+    protocol: Tables = draw(PROTOCOLS[kind][0](**limits))
     roles = len(role_names(protocol_of(protocol), real=numerics == "real"))
     return {
         "schema": 1,
@@ -147,8 +170,17 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
     }
 
 
-def protocol_of(drawn: Tables) -> Downpour | Sandblaster:
-    return (Downpour if drawn["kind"] == "downpour" else Sandblaster).model_validate(drawn)
+PROTOCOLS: dict[str, tuple[Callable[..., st.SearchStrategy[Tables]], type[Protocol]]] = {
+    "downpour": (downpours, Downpour),
+    "sandblaster": (sandblasters, Sandblaster),
+    "mapreduce": (mapreduces, MapReduce),
+    "sync": (syncs, Synchronous),
+}
+"""What draws a job of that kind, and the table that it is."""
+
+
+def protocol_of(drawn: Tables) -> Protocol:
+    return PROTOCOLS[drawn["kind"]][1].model_validate(drawn)
 
 
 @st.composite
@@ -172,6 +204,8 @@ def likely_ms(cluster: Tables) -> int:
     start_up_ms = int(cluster["cluster"]["start_up"].split()[0])
     if protocol["kind"] == "downpour":
         steps: int = protocol["stop"]["updates"] * protocol["n_push"] // protocol["replicas"]
+    elif protocol["kind"] == "sync":
+        steps = protocol["stop"]["updates"]
     else:
         steps = 2 * protocol["stop"]["iterations"] * protocol["portions"] // protocol["replicas"]
         if warm := protocol.get("warmstart"):

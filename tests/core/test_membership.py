@@ -134,6 +134,19 @@ def test_what_crashes_again_and_again_is_given_up_with_its_last_words() -> None:
     assert ledger.it.phase == "running", "the other replica goes on"
 
 
+def test_with_fewer_replicas_left_than_it_takes_the_job_has_failed() -> None:
+    ledger = Ledger(("shard/0", "replica/0", "replica/1", "replica/2", "evaluator"))
+    ledger.it.needed = 2
+    ledger.started()
+    for replica in ("replica/1", "replica/2"):
+        assert ledger.it.phase == "running"
+        for life in range(1, GIVE_UP_AFTER + 1):
+            ledger.pass_by(8)
+            ledger.report(0, End(Process(replica, life), "crashed", "no such module"))
+        ledger.pass_by(1)
+    assert (ledger.it.verdict, ledger.it.reason.partition(";")[0]) == ("failed", "only 1 of the 2 replicas that it takes are left")
+
+
 def test_a_declared_fault_is_no_reason_to_give_up() -> None:
     ledger = Ledger().started()
     for life in range(1, 3 * GIVE_UP_AFTER):

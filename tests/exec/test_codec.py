@@ -34,7 +34,7 @@ from core.messages import (
     Request,
     Sender,
 )
-from core.operations import Combine, Dot, Drop, Largest, Norm1
+from core.operations import Combine, Dot, Drop, Largest, Norm1, Update
 from core.portions import BundleId
 from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
@@ -84,6 +84,7 @@ operations = st.one_of(
     st.builds(Largest, texts),
     st.builds(Combine, texts, terms),
     st.builds(Drop, st.lists(texts, max_size=3).map(tuple)),
+    st.builds(Update, texts),
 )
 operates = st.builds(
     Operate,
@@ -387,6 +388,13 @@ def test_the_texts_of_our_own_documents_too() -> None:
     report = decode_request(encode_request(OWN, 0, reports.Report(1, "a\tb", reports.Capacity(), ended=(end,)))).request(None)
     assert isinstance(report, reports.Report)
     assert (report.host, report.ended[0].how) == ("a b", "two lines  ")
+
+
+def test_a_memo_is_whole_however_long_it_is() -> None:
+    memo = json.dumps({"products": {f"s.{number} y.{number}": 1 / 3 for number in range(TEXT_LIMIT)}})
+    operate = decode_request(encode_request(OWN, 0, Operate(1, 0, memo=memo))).request(None)
+    memory = decode_reply(encode_reply(OWN, Memory(memo, ("parameters",), "", 1))).reply(None)
+    assert (operate.memo, memory.memo) == (memo, memo)  # type: ignore[attr-defined]
 
 
 def test_a_type_that_does_not_travel_is_our_own_mistake() -> None:

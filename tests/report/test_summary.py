@@ -40,6 +40,19 @@ def summary() -> dict[str, Any]:
     return simulate(scenario()).summary()
 
 
+def test_a_synchronous_job_counts_its_steps_and_the_gradients_that_were_dropped() -> None:
+    protocol = {"kind": "sync", "replicas": 2, "backup_workers": 1, "shards": 2, "batch": 32, "stop": {"epochs": 2, "accuracy": 1}}
+    run = simulate(scenario(protocol=protocol, fault=[]))
+    summary, samples = run.summary(), 1437  # of the digits that are not held out
+    steps = math.ceil(2 * samples / (2 * 32))
+    assert (summary["updates"], summary["reason"]) == (steps, f"2 epochs, {steps * 64} samples")
+    assert list(summary["pushes_by_replica"]) == ["replica/0", "replica/1", "replica/2"]
+    assert summary["portions"]["wasted"] == summary["portions"]["given"] - 2 * steps > 0
+    out = io.StringIO()
+    show(Console(file=out, width=120), summary)
+    assert f"{summary['portions']['wasted']:,} dropped" in out.getvalue()
+
+
 def test_every_key_that_is_promised_is_there(summary: dict[str, Any]) -> None:
     assert summary.keys() >= KEYS
     assert summary["staleness"].keys() == {"mean", "p50", "p99", "max"}

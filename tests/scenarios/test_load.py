@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.job import Stop
+from core.job import Stop, Synchronous
 from core.rules import Momentum
 from models.catalogue import BUNDLED
 from scenarios.load import ScenarioError, bundled, load, role_names, validate
@@ -175,7 +175,7 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"model": {"network": "a.b:f", "layers": [64, 10]}}, "model.layers", "only bundled networks have layers"),
         ({"data": {"source": "digitz"}}, "data.source", "allowed: digits, synthetic"),
         ({"data": {"held_out": 1.0}}, "data.held_out", "less than 1"),
-        ({"protocol": {"kind": "sandblastr"}}, "protocol.kind", "did you mean 'sandblaster'?; allowed: downpour, sandblaster"),
+        ({"protocol": {"kind": "sandblastr"}}, "protocol.kind", "did you mean 'sandblaster'?; allowed: downpour, sandblaster, mapreduce, sync"),
         ({"protocol": {"kind": "sandblaster", "epochs": 3}}, "protocol.epochs", "unknown key"),
         ({"protocol": {"kind": "sandblaster", "stop": {"epochs": 3}}}, "protocol.stop.epochs", "allowed: iterations"),
         ({"protocol": {"kind": "sandblaster", "portions": 0}}, "protocol.portions", "found 0"),
@@ -184,6 +184,17 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"protocol": {"kind": "sandblaster", "warmstart": {"protocol": "downpour"}}}, "protocol.warmstart", "nothing here says when it ends; allowed: updates or epochs"),
         ({"protocol": {"kind": "sandblaster", "warmstart": {"protocol": "downpour", "update": 3}}}, "protocol.warmstart.update", "did you mean 'updates'?"),
         ({"protocol": {"kind": "sandblaster", "warmstart": "20 updates"}}, "protocol.warmstart", "found '20 updates'"),
+        ({"protocol": {"kind": "sandblaster", "job_start_up": "10 s"}}, "protocol.job_start_up", "unknown key"),
+        ({"protocol": {"kind": "mapreduce", "job_start_up": 10}}, "protocol.job_start_up", "did you mean '10 s'?"),
+        ({"protocol": {"kind": "mapreduce", "stop": {"updates": 3}}}, "protocol.stop.updates", "allowed: iterations"),
+        ({"protocol": {"kind": "sync", "backup_workers": -1}}, "protocol.backup_workers", "greater than or equal to 0"),
+        ({"protocol": {"kind": "sync", "n_push": 2}}, "protocol.n_push", "unknown key"),
+        ({"protocol": {"kind": "sync", "stop": {"iterations": 3}}}, "protocol.stop.iterations", "allowed: updates"),
+        ({"protocol": {"kind": "sync", "stop": {"loss": 0.1}}}, "protocol.stop", "updates, epochs or time"),
+        ({"protocol": {"kind": "sync", "rule": {"kind": "adagrat", "learning_rate": 1}}}, "protocol.rule.kind", "did you mean 'adagrad'?"),
+        ({"protocol": {"kind": "sync", "replicas": 3, "backup_workers": 1}, "fault": [{"kind": "pause", "target": "replica/4", "at": "1 s", "for": "1 s"}]}, "fault.0.target", "which is nobody"),
+        ({"protocol": {"kind": "sync", "replicas": 3, "backup_workers": 1}, "fault": [{"kind": "crash", "target": name, "at": "1 s"} for name in ("replica/3", "replica/0")]}, "fault.1.repair", "without 2 of 4 replicas no step has its 3"),
+        ({"protocol": {"kind": "sync"}, "fault": [{"kind": "crash", "target": "coordinator", "at": "1 s"}]}, "fault.0.repair", "without coordinator the job cannot go on"),
         ({"protocol": {}}, "protocol.kind", "missing"),
         ({"protocol": {"kind": "downpour", "stop": {}}}, "protocol.stop", "nothing here is sure to happen"),
         ({"protocol": {"kind": "downpour", "stop": {"loss": 0.1}}}, "protocol.stop", "nothing here is sure to happen"),
@@ -365,6 +376,20 @@ def test_the_job_is_what_the_scenario_says() -> None:
         5,
         9.0,
     )
+
+
+def test_the_jobs_of_the_reference_protocols_are_what_the_scenario_says() -> None:
+    base = {"numerics": "timing", "model": {"layers": [64, 10]}, "data": {"source": "synthetic", "samples": 1000, "held_out": 0.25}}
+    sync = loaded(base | {"protocol": {"kind": "sync", "replicas": 3, "backup_workers": 2, "stop": {"epochs": 2, "time": "1 h"}}})
+    job = plan(sync).job
+    assert (job.replicas, job.synchronous, job.stop.samples, job.stop.time_s) == (5, Synchronous(3, None, 1500), None, 3600.0)
+    assert [role.name for role in roles(sync, real=False)] == ["coordinator", "shard/0", "shard/1", *(f"replica/{n}" for n in range(5))]
+    mapreduce = plan(loaded(base | {"protocol": {"kind": "mapreduce", "backup": "none"}})).job.sandblaster
+    assert mapreduce is not None
+    assert (mapreduce.job_start_up_s, mapreduce.keeps, mapreduce.copies) == (10.0, False, 0)
+    sandblaster = plan(loaded(base | {"protocol": {"kind": "sandblaster"}})).job.sandblaster
+    assert sandblaster is not None
+    assert (sandblaster.job_start_up_s, sandblaster.keeps) == (0.0, True)
 
 
 def test_every_time_follows_from_detect_within_unless_it_is_given() -> None:

@@ -8,13 +8,15 @@ slice is checked by itself, where it lies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from core.work import Cost, Gradient, Quality, Work
 from scenarios.plan import BYTES_OF_FLOAT32, Plan, job
-from scenarios.schema import Sandblaster, Scenario
+from scenarios.schema import Sandblaster, Scenario, Synchronous
 
 WIDTH = 12
 """Parameters; 1, 2, 3 and 4 shards share them equally."""
@@ -60,10 +62,10 @@ def gradient_of(seen: torch.Tensor, portion: int, part: slice) -> torch.Tensor:
     return steepness * (seen - centre(portion, part))
 
 
-def exact_gradient(point: torch.Tensor, portions: int, part: slice) -> torch.Tensor:
-    """Of the mean loss over all portions, as a shard that has gathered each once must have it."""
+def exact_gradient(point: torch.Tensor, portions: Sequence[int], part: slice) -> torch.Tensor:
+    """Of the mean loss over these portions, as a shard that has gathered each once must have it."""
     seen = on_grid(point)
-    return sum((gradient_of(seen, portion, part) for portion in range(portions)), torch.zeros_like(seen)) * (1.0 / portions)
+    return sum((gradient_of(seen, portion, part) for portion in portions), torch.zeros_like(seen)) * (1.0 / len(portions))
 
 
 class Numbers:
@@ -83,12 +85,25 @@ class Minibatches:
         return (self.replica + step) % self.portions
 
 
+class Own:
+    """A replica's only minibatch: its number, whatever its life."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def minibatch(self, _: int) -> int:
+        return self.number
+
+
 def prepared(scenario: Scenario) -> Plan:
     """A plan that trains it, at the cost that the scenario declares."""
     cost = scenario.model.cost
     assert cost is not None
-    assert isinstance(scenario.protocol, Sandblaster)
+    assert isinstance(scenario.protocol, Sandblaster | Synchronous)
     network: Any = ExactNetwork(cost.flops)
-    portions = scenario.protocol.portions
     scale = cost.parameters * BYTES_OF_FLOAT32 / network.initial().nbytes
-    return Plan(scenario, job(scenario, WIDTH, 0), network, lambda number, _life: Minibatches(number, portions), Numbers, scale)
+    return Plan(scenario, job(scenario, WIDTH, 0), network, partial(minibatches, scenario.protocol), Numbers, scale)
+
+
+def minibatches(protocol: Sandblaster | Synchronous, number: int, _: int) -> Minibatches | Own:
+    return Own(number) if isinstance(protocol, Synchronous) else Minibatches(number, protocol.portions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from core.checks import Findings, PushId, check, push_of
@@ -118,16 +118,16 @@ def late(done: Trial) -> Iterator[str]:
     """The job comes to its end, within a bound after the last fault has healed."""
     run, ended_s = done.run, done.run.loop.time()
     if run.cluster.failed:
-        if not given_up(done):
+        if not given_up(done.records):
             yield f"failed: {run.cluster.failed}"
     elif ended_s > (latest_s := healed_s(run.scenario) + bound_s(run.scenario)):
         yield f"ended at {ended_s:g} s; all faults were over at {healed_s(run.scenario):g} s, and {latest_s:g} s was the limit"
 
 
-def given_up(done: Trial) -> bool:
+def given_up(records: Sequence[Record]) -> bool:
     """A role that fell silent again and again, for reasons that nobody declared to the supervisor, is rightly given up."""
-    abandoned = {record.peer for record in done.records if record.event == "abandoned"}
-    return any(sum(r.event == "lost" and r.peer == peer for r in done.records) >= GIVE_UP_AFTER for peer in abandoned)
+    abandoned = {record.peer for record in records if record.event == "abandoned"}
+    return any(sum(r.event == "lost" and r.peer == peer for r in records) >= GIVE_UP_AFTER for peer in abandoned)
 
 
 def bound_s(scenario: Scenario) -> float:

@@ -85,3 +85,12 @@ def test_a_loss_that_is_no_number_at_the_first_parameters_fails_the_job(monkeypa
     monkeypatch.setattr(exact_network, "gradient_of", lambda *where: slope(*where) * float("nan"))
     course = Course(small())
     assert "the loss of the first parameters is nan" in course.run.cluster.failed
+
+
+def test_a_shard_that_has_lost_that_it_is_over_is_told_again() -> None:
+    promised = {"durability": "snapshot", "snapshot_every": "300 ms"}
+    finished_s = next(record.time_s for record in Course(small(**promised)).of("finished"))
+    crash = {"kind": "crash", "target": "shard/0", "at": f"{finished_s * 1e6 + 1000:.0f} us", "repair": "200 ms"}
+    course = Course(small(crash, **promised))
+    assert course.complaints() == []
+    assert [record.node for record in course.of("finished")] == ["shard/0", "shard/1", "shard/0"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.job import Sandblaster
+from core.job import Job
 from core.journal import Record
 from core.pushes import BUNDLES
 from report.summary import summarise
@@ -120,5 +120,5 @@ def test_a_shard_that_has_lost_its_updates_when_the_others_are_through_is_not_wa
 
 def test_numbering_bundles_as_pushes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle is then taken for a repetition of a push of Downpour, or for one."""
-    monkeypatch.setattr(Sandblaster, "bundles_from", property(lambda _: 0))
+    monkeypatch.setattr(Job, "bundles_from", property(lambda _: 0))
     assert Course(warm()).complaints() != []
