@@ -59,7 +59,7 @@ def fitted(value: Any) -> Any:
     if isinstance(value, str):
         return fit(value)
     if isinstance(value, dict):
-        return {key: fit(part, None) if key == WHOLE else fitted(part) for key, part in value.items()}
+        return {key: part if key == WHOLE else fitted(part) for key, part in value.items()}
     return [fitted(part) for part in value] if isinstance(value, list | tuple) else value
 
 

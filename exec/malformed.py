@@ -49,6 +49,6 @@ def check_role(name: str, life: int) -> None:
         raise Malformed(Fault.UNDECODABLE, f"life {life} of {name}: lives count from 1")
 
 
-def fit(text: str, limit: int | None = TEXT_LIMIT) -> str:
-    """Any text as `check_text` takes it, but for its length where that is not limited."""
-    return "".join(character if character.isprintable() else " " for character in text[:limit])
+def fit(text: str) -> str:
+    """Any text as `check_text` takes it."""
+    return "".join(character if character.isprintable() else " " for character in text[:TEXT_LIMIT])
