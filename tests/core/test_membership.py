@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.membership import Membership, Role, State
+from core.membership import BUSY, Membership, Role, State
 from core.messages import Sender
 from core.reports import Beat, Capacity, End, Orders, Process, Report, Standing, Status
 from core.timings import GIVE_UP_AFTER, Timings
@@ -249,6 +249,24 @@ def test_a_lost_shard_lives_on_in_a_mirror_that_holds_everything() -> None:
     assert ledger.it.roles["shard/0"].process is None, "the end of that process is the end of the shard"
 
 
+def lost_after_s(ledger: Ledger, **statuses: Status) -> float:
+    """How long somebody who has just fallen silent is waited for."""
+    began = ledger.time_s
+    while not ledger.events("lost"):
+        ledger.pass_by(TIMINGS.look_s, **statuses)
+    return ledger.time_s - began
+
+
+def test_the_last_copy_of_a_shard_is_waited_for_longer_than_one_of_two() -> None:
+    names = ("shard/0", "mirror/0", "replica/0", "evaluator")
+    alone, one_of_two = Ledger(names).started(), Ledger(names).started()
+    one_of_two.pass_by(0.5, mirror_0=Status(synced=True))
+    for ledger in (alone, one_of_two):
+        ledger.silent.add("shard/0")
+    assert lost_after_s(one_of_two, mirror_0=Status(synced=True)) <= TIMINGS.detect_within_s
+    assert lost_after_s(alone) >= BUSY * TIMINGS.silence_s - TIMINGS.beat_s
+
+
 def test_a_shard_without_a_mirror_begins_anew() -> None:
     ledger = Ledger(("shard/0", "mirror/0", "replica/0", "evaluator")).started()
     orders = ledger.report(0, End(Process("mirror/0", 1), "crashed", "gone"), End(Process("shard/0", 1), "crashed", "gone"))
@@ -309,3 +327,16 @@ def test_a_later_life_of_the_supervisor_goes_on_where_the_last_one_was() -> None
     assert later.beat("replica/0", 1, known=99).begun
     later.pass_by(3.0)
     assert not later.events("lost")
+
+
+def test_a_later_life_of_the_supervisor_gives_everybody_longer_until_the_first_word() -> None:
+    ledger = Ledger().started()
+    later = Ledger(life=2)
+    later.time_s = ledger.time_s
+    later.it.restore(json.loads(json.dumps(ledger.it.to_json())))
+    later.silent = {"shard/0", "replica/0"}
+    later.pass_by((BUSY - 1) * TIMINGS.silence_s)
+    assert not later.events("lost"), "they may still look for us"
+    later.silent = {"replica/0"}
+    later.pass_by(2 * TIMINGS.silence_s)
+    assert [name for name, *_ in later.events("lost")] == ["replica/0"]
