@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python bench/messages.py
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/durability.py
+	$(BIN)/python bench/promises.py
 	$(BIN)/python bench/straggler.py
 	$(BIN)/python bench/backup.py
 	$(BIN)/python bench/lbfgs.py

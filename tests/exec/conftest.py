@@ -60,10 +60,10 @@ def execctl(*arguments: object) -> Result:
 class Job:
     """One run folder, and what can be seen of it and done to it."""
 
-    def __init__(self, folder: Path, *overrides: str, extra: str = "") -> None:
+    def __init__(self, folder: Path, *overrides: str, extra: str = "", scenario: str = SCENARIO) -> None:
         """`extra`: tables that are added to the scenario."""
         self.file, self.path = folder / "job.toml", folder / "run"
-        self.file.write_text(SCENARIO + extra)
+        self.file.write_text(scenario + extra)
         self.sets = [part for override in overrides for part in ("--set", override)]
         self.launcher: subprocess.Popen[str] | None = None
         self.nurseries: set[int] = set()
@@ -211,10 +211,10 @@ def job(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Makes jobs, each in a folder of its own, and leaves none of their processes behind."""
     made: list[Job] = []
 
-    def make(*overrides: str, extra: str = "") -> Job:
+    def make(*overrides: str, extra: str = "", scenario: str = SCENARIO) -> Job:
         folder = tmp_path / str(len(made))
         folder.mkdir()
-        made.append(Job(folder, *overrides, extra=extra))
+        made.append(Job(folder, *overrides, extra=extra, scenario=scenario))
         return made[-1]
 
     yield make
