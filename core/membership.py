@@ -136,7 +136,7 @@ class Membership:
         if not machine.up:
             machine.up = True
             self.record("enlisted", name, note=f"{machine.host} is heard again")
-        machine.heard_s = self.now()
+        self.wake(machine)
         for process in report.lively:
             if process in machine.processes:
                 machine.processes[process].lively_s = self.now()
@@ -150,6 +150,15 @@ class Membership:
         if ended or report.held or report.leaving:
             self.look()
         return Orders(self._life + self._orders, tuple(machine.processes), conclude=self.phase == "over")
+
+    def wake(self, machine: Machine) -> None:
+        """An agent speaks.  If it was silent before, so was its whole machine, and its roles have yet to find their voices."""
+        now = self.now()
+        asleep_s = now - machine.heard_s - 2 * self.timings.beat_s
+        machine.heard_s = now
+        if asleep_s > 0:
+            for role in machine.processes.values():
+                role.heard_s = min(now, role.heard_s + asleep_s)
 
     def enlist(self, name: str, report: Report) -> Machine:
         """A machine's agent begins: what ran under an earlier one is gone with it."""

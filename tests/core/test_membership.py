@@ -125,6 +125,19 @@ def test_a_supervisor_that_was_asleep_holds_it_against_nobody() -> None:
     assert not ledger.events("lost")
 
 
+def test_a_machine_that_was_asleep_holds_it_against_none_of_its_roles() -> None:
+    ledger = Ledger().started()
+    ledger.silent = {"shard/0", "replica/0"}
+    for _ in range(8):  # nobody says a word, while the supervisor is awake
+        ledger.time_s += TIMINGS.look_s
+        ledger.it.look()
+    ledger.report()
+    ledger.pass_by(2 * TIMINGS.look_s)
+    ledger.silent = {"replica/0"}
+    ledger.pass_by(TIMINGS.detect_within_s)
+    assert [name for name, *_ in ledger.events("lost")] == ["replica/0"]
+
+
 def test_what_crashes_again_and_again_is_given_up_with_its_last_words() -> None:
     ledger = Ledger(("shard/0", "replica/0", "replica/1", "evaluator")).started()
     for life in range(1, GIVE_UP_AFTER + 1):

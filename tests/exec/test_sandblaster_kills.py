@@ -26,17 +26,19 @@ bundle = 2
 detect_within = "1 s"
 snapshot_every = "0.5 s"
 evaluate_every = "2 s"
-stop = { iterations = 120, gradient = 0, relative_loss = 0 }
+stop = { iterations = 60, gradient = 0, relative_loss = 0 }
 """
 
 MOMENTS = [
-    (COORDINATOR, "given"), (COORDINATOR, "arrived"), (COORDINATOR, "covered"), (COORDINATOR, "pushed"), (COORDINATOR, "stepped"),
+    (COORDINATOR, "given"), (COORDINATOR, "covered"), (COORDINATOR, "pushed"), (COORDINATOR, "stepped"),
     ("shard/0", "staged"), ("shard/1", "applied"), ("shard/0", "persisted"), ("replica/0", "computed"), ("replica/1", "pushed"),
 ]  # fmt: skip
-"""Who is killed just after it has written down what."""
+"""Who is killed just after it has written down what: nobody five times, for that would be given up."""
 
 
-@pytest.mark.parametrize("durability", [pytest.param("snapshot", marks=pytest.mark.slow), pytest.param("mirror", marks=pytest.mark.slow), "log"])
+@pytest.mark.parametrize(
+    "durability", [pytest.param("snapshot", marks=pytest.mark.slow), pytest.param("mirror", marks=pytest.mark.slow), "log"]
+)
 def test_whoever_is_killed_at_whichever_step_the_job_ends_with_each_step_counted_once(job, durability):
     machines = 2 if durability == "mirror" else 1
     running = job(f"protocol.durability='{durability}'", f"placement.machines={machines}", scenario=SCENARIO).begin()
@@ -49,13 +51,14 @@ def test_whoever_is_killed_at_whichever_step_the_job_ends_with_each_step_counted
         running.until(lambda pid=pid, who=who: running.pid(who) not in (0, pid))
         running.until(lambda stepped=stepped: len(running.records("stepped")) > stepped)
     code, summary, complaints = running.end()
-    assert (code, summary["status"], summary["reason"]) == (0, "done", "120 iterations"), complaints
+    assert (code, summary["status"], summary["reason"]) == (0, "done", "60 iterations"), complaints
     assert summary["training_loss"] < 0.01
     assert not running.left()
     records = running.records()
     findings = check(records, one_clock=False, durability=durability)
     assert findings.violations == []
     steps = {PushId(r.node, r.life, r.peer, r.number) for r in records if r.event == "acknowledged" and r.node == COORDINATOR}
-    assert len(steps) >= 2 * 119
+    unheard = sum(who == COORDINATOR for who, _ in MOMENTS)  # each of its deaths may hide one step that its next life finds done
+    assert len(steps) >= 2 * (60 - unheard)
     if durability in ("mirror", "log"):
         assert steps <= {push for history in findings.surviving.values() for push in history}
