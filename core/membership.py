@@ -145,9 +145,12 @@ class Membership:
         ended = [(role, end) for end in report.ended if (role := machine.processes.get(end.process)) is not None]
         for role, end in ended:
             self.ended(role, end)
+        urgent = bool(report.held) or any(end.outcome != "ended" or role_kind(role.name) != "replica" for role, end in ended)
         if report.leaving:
+            urgent |= bool(machine.processes)
             self.leave(machine)
-        if ended or report.held or report.leaving:
+            urgent |= not any(other.up for other in self.machines.values())
+        if urgent:  # else the next look is soon enough, and does not cost as much for each of thousands that end together
             self.look()
         return Orders(self._life + self._orders, tuple(machine.processes), conclude=self.phase == "over")
 
