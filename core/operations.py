@@ -95,7 +95,7 @@ class Combine:
     def reads(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.terms)
 
-    def do(self, vectors: dict[str, Any]) -> None:
+    def do(self, vectors: dict[str, Any], _: Rule | None) -> None:
         coefficients: dict[str, float] = {}
         for name, coefficient in self.terms:
             coefficients[name] = coefficients.get(name, 0.0) + coefficient
@@ -122,7 +122,7 @@ class Drop:
     def reads(self) -> tuple[str, ...]:
         return ()
 
-    def do(self, vectors: dict[str, Any]) -> None:
+    def do(self, vectors: dict[str, Any], _: Rule | None) -> None:
         for name in self.names:
             vectors.pop(name, None)
 
@@ -137,7 +137,8 @@ class Update:
     def reads(self) -> tuple[str, ...]:
         return "parameters", self.gradient
 
-    def do(self, vectors: dict[str, Any], rule: Rule) -> None:
+    def do(self, vectors: dict[str, Any], rule: Rule | None) -> None:
+        assert rule is not None
         rule.apply(vectors["parameters"], vectors[self.gradient])
 
 
@@ -167,11 +168,7 @@ def run(operations: Sequence[Operation], vectors: dict[str, Any], rule: Rule | N
         else:
             for operation in some:
                 assert isinstance(operation, Change)
-                if isinstance(operation, Update):
-                    assert rule is not None
-                    operation.do(vectors, rule)
-                else:
-                    operation.do(vectors)
+                operation.do(vectors, rule)
     return numbers
 
 

@@ -17,13 +17,14 @@ true at any time: its stretch has never been given out; or somebody works on it;
 from __future__ import annotations
 
 import enum
-import math
 from bisect import insort
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
+
+from core.operations import total
 
 
 class BundleId(NamedTuple):
@@ -245,10 +246,9 @@ class Portions:
         return tuple(staged.bundle for staged in self._covering())
 
     def loss(self) -> float:
-        """Summed over the cover; exactly, since `sum` rounds otherwise on Python 3.12 than on 3.11.  NaN if one of them is no number."""
+        """Summed over the cover; exactly, since `sum` rounds otherwise on Python 3.12 than on 3.11."""
         assert self.complete
-        losses = [staged.loss for staged in self._covering()]
-        return math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
+        return total(staged.loss for staged in self._covering())
 
     def samples(self) -> int:
         """Summed over the cover."""

@@ -47,9 +47,8 @@ class StagingShard(Shard):
         self.bundles_from, warm = job.bundles_from, job.warm
         self.warm = warm is not None
         """Is it as yet a shard of Downpour?"""
-        self._cost_of_staging = Cost(0.0, 2 * parameters.nbytes)
         if warm is None:
-            self.cost_of_update = self._cost_of_staging
+            self.cost_of_update = self._cost_of_copy
         else:
             self._update_limit = math.inf if warm.updates is None else warm.updates
             self._sample_limit = math.inf if warm.samples is None else warm.samples
@@ -77,7 +76,7 @@ class StagingShard(Shard):
         if fetch.point != self.point or shown is None:
             return Outcome(Behind())
         vector = fetch.copied(shown) if fetch.room is None else fetch.room.copy_(shown)
-        return Outcome(Parameters(vector, self.progress()), self.cost_of_update)
+        return Outcome(Parameters(vector, self.progress()), self._cost_of_copy)
 
     def unfit(self, push: Push) -> str:
         """Besides: there is no room for ever more bundles of one point, of which no coordinator has that many."""
@@ -133,7 +132,7 @@ class StagingShard(Shard):
         """Updates are the coordinator's alone from now on."""
         self.warm = False
         self.rule.state.clear()
-        self.cost_of_update = self._cost_of_staging
+        self.cost_of_update = self._cost_of_copy
 
     # what the coordinator wants
 

@@ -21,11 +21,11 @@ from core.coordination import Gather
 from core.job import Job
 from core.lbfgs import GRADIENT, PARAMETERS
 from core.node import Node
-from core.operations import Combine, Update
+from core.operations import Combine, Update, total
 from core.portions import Assignment, BundleId, Counters, Decision, Staged
 from core.staging import POINT
 from core.tenure import Setback, Tenure, Unstaged
-from core.work import Minibatches
+from core.work import Diverged, Minibatches
 
 NEXT = Combine(POINT, ((PARAMETERS, 1.0),))
 """Gradients are wanted where the parameters are now."""
@@ -66,6 +66,8 @@ class Steps(Tenure[Taken]):
             self.desk.open(point, gradients)
             await self.covered(gradients)
             self.desk.close()
+            if not math.isfinite(gradients.loss()):
+                raise Diverged(f"the loss of step {gradients.step} is {gradients.loss()}")
             point = self.next_point()
             taken = await self.take(gradients, Taken(gradients.step, taken.samples + gradients.samples(), gradients.loss()), point)
         return reason
@@ -146,7 +148,7 @@ class Gradients:
 
     def loss(self) -> float:
         """The mean of the samples'; exactly, since `sum` rounds otherwise on Python 3.12 than on 3.11."""
-        return math.fsum(staged.loss for staged in self._staged.values()) / self.samples()
+        return total(staged.loss for staged in self._staged.values()) / self.samples()
 
     def samples(self) -> int:
         return sum(staged.samples for staged in self._staged.values())

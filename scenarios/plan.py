@@ -129,7 +129,7 @@ def portions(scenario: Scenario, network: Network, training_samples: int) -> Cal
     from models.data import TrainingPortions
 
     train = network.data.train  # type: ignore[attr-defined]
-    kept = 2 * -(-protocol.portions // protocol.replicas)
+    kept = 0 if isinstance(protocol, MapReduce) else 2 * -(-protocol.portions // protocol.replicas)
     return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
 
 

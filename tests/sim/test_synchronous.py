@@ -15,6 +15,7 @@ from core import tenure
 from core.coordination import Gather
 from core.staging import StagingShard
 from sim.strategies import Tables, tables
+from tests.sim import exact_network
 from tests.sim.courses import Course, small, undisturbed
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
@@ -83,6 +84,14 @@ def test_a_healthy_job_takes_its_steps_and_ends() -> None:
     assert losses[-1] < losses[0]
     assert course.updates() == [12, 12]
     assert not course.of("reset")
+
+
+def test_a_loss_that_is_no_number_fails_the_job_before_the_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    slope = exact_network.gradient_of
+    monkeypatch.setattr(exact_network, "gradient_of", lambda *where: slope(*where) * float("nan"))
+    course = Course(job())
+    assert "the loss of step 1 is nan" in course.run.cluster.failed
+    assert not course.of("stepped")
 
 
 def test_the_slowest_holds_nobody_up_where_there_is_a_backup_worker() -> None:
