@@ -120,7 +120,11 @@ def test_ctrl_c_keeps_journal_and_summary(scenario, tmp_path, monkeypatch):
         self.loop.run(until=self.cluster.done)
 
     monkeypatch.setattr(sim.run.Run, "simulate", interrupted)
-    result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever began the tests in the background had it ignored
+    try:
+        result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert json.loads(result.stdout)["status"] == "interrupted"
     assert (tmp_path / "out" / "journal.tsv").stat().st_size > 0
