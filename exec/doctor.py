@@ -28,7 +28,8 @@ from exec.certificates import CertificateError, Credentials, verify
 from exec.placing import Commands, backend
 from report.exits import Exit, StartError
 from scenarios.plan import Plan, plan, roles
-from scenarios.schema import Sandblaster, Scenario
+from scenarios.protocols import Sandblaster
+from scenarios.schema import Scenario
 from scenarios.units import in_words
 
 TRIED = 64 << 20

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.job import replica_name
 from report.tally import Tally, distribution
-from scenarios.schema import Downpour, Scenario, Synchronous
+from scenarios.protocols import Downpour, Synchronous
+from scenarios.schema import Scenario
 from scenarios.units import in_words
 
 if TYPE_CHECKING:

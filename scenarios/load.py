@@ -15,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
-from scenarios.schema import Fault, Scenario
+from scenarios.faults import Fault
+from scenarios.schema import Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from core.vector import NARROW
 from scenarios.plan import BYTES_OF_FLOAT32, total_samples
-from scenarios.schema import Downpour, Scenario, Synchronous
+from scenarios.protocols import Downpour, Synchronous
+from scenarios.schema import Scenario
 
 
 class LogRate(NamedTuple):

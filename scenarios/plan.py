@@ -23,7 +23,8 @@ from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
 from scenarios.load import Mistake, ScenarioError, role_names
-from scenarios.schema import HONOURED_BY, Downpour, MapReduce, Sandblaster, Scenario, Synchronous, WarmStart
+from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
+from scenarios.schema import HONOURED_BY, Scenario
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork

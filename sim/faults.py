@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import chance
 from core.job import SUPERVISOR
-from scenarios.schema import Crash
+from scenarios.faults import Crash
 from sim.device import Machine
 from sim.host import REQUEST, Call, Host, Twin
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from core.job import SUPERVISOR
 from scenarios.load import role_names, validate
-from scenarios.schema import Downpour, MapReduce, Protocol, Sandblaster, Scenario, Synchronous
+from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
+from scenarios.schema import Scenario
 
 Tables = dict[str, Any]
 

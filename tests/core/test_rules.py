@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core import vector
 from core.rules import RULES, Adagrad, Adam, Momentum, Rule, Sgd
 from core.vector import BLOCK, Phantom
-from scenarios.schema import AdagradRule, AdamRule, MomentumRule, SgdRule
+from scenarios.protocols import AdagradRule, AdamRule, MomentumRule, SgdRule
 
 RATE = 0.05
 

@@ -14,7 +14,8 @@ from core.rules import Momentum
 from models.catalogue import BUNDLED
 from scenarios.load import ScenarioError, bundled, load, role_names, validate
 from scenarios.plan import not_honoured, plan, roles
-from scenarios.schema import HONOURED_BY, Downpour, Scenario, WarmStart
+from scenarios.protocols import Downpour, WarmStart
+from scenarios.schema import HONOURED_BY, Scenario
 
 TIMING = """
 numerics = "timing"

@@ -18,7 +18,7 @@ from core.lbfgs import PARAMETERS
 from core.operations import Update
 from core.rules import Rule
 from core.staging import POINT, StagingShard
-from scenarios.schema import Sandblaster
+from scenarios.protocols import Sandblaster
 from sim.cluster import Cluster
 from sim.run import Run
 from sim.strategies import Tables, healed_s, scenario, toml

@@ -16,7 +16,8 @@ import torch
 
 from core.work import Cost, Gradient, Quality, Work
 from scenarios.plan import BYTES_OF_FLOAT32, Plan, job
-from scenarios.schema import Sandblaster, Scenario, Synchronous
+from scenarios.protocols import Sandblaster, Synchronous
+from scenarios.schema import Scenario
 
 WIDTH = 12
 """Parameters; 1, 2, 3 and 4 shards share them equally."""

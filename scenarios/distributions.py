@@ -1,0 +1,147 @@
+"""How long something lasts, or until it happens again: a duration, or a distribution that durations are drawn from.
+
+"30 s"                                                     always that
+{ exponential = { mean = "30 min" } }
+{ weibull = { shape = 0.7, mean = "30 min" } }             shape < 1: the longer it went well, the longer it will
+{ lognormal = { median = "60 s", sigma = 1.4 } }           or mean in the place of median
+{ empirical = { file = "repairs.csv" } }                   one of the durations in that file, each as likely
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from scenarios.table import NotNegative, Positive, Table
+from scenarios.units import Duration, PositiveDuration, duration
+
+
+class Constant(Table):
+    value: Duration
+
+    def draw(self, _: random.Random) -> float:
+        return self.value
+
+    @property
+    def mean_s(self) -> float:
+        return self.value
+
+
+class Exponential(Table):
+    mean: PositiveDuration
+
+    def draw(self, stream: random.Random) -> float:
+        return stream.expovariate(1 / self.mean)
+
+    @property
+    def mean_s(self) -> float:
+        return self.mean
+
+
+class Weibull(Table):
+    shape: Positive
+    mean: PositiveDuration
+
+    def draw(self, stream: random.Random) -> float:
+        return stream.weibullvariate(self.mean / math.gamma(1 + 1 / self.shape), self.shape)
+
+    @property
+    def mean_s(self) -> float:
+        return self.mean
+
+
+class Lognormal(Table):
+    median: PositiveDuration | None = None
+    mean: PositiveDuration | None = None
+    sigma: NotNegative
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> Self:
+        if (self.median is None) == (self.mean is None):
+            raise ValueError("allowed: median or mean, one of them")
+        return self
+
+    @property
+    def mean_s(self) -> float:
+        return self.mean if self.mean is not None else (self.median or 0.0) * math.exp(self.sigma**2 / 2)
+
+    def draw(self, stream: random.Random) -> float:
+        return stream.lognormvariate(math.log(self.mean_s) - self.sigma**2 / 2, self.sigma)
+
+
+class Empirical(Table):
+    file: str
+
+    @model_validator(mode="after")
+    def readable(self) -> Self:
+        durations_in(self.file)
+        return self
+
+    def draw(self, stream: random.Random) -> float:
+        return stream.choice(durations_in(self.file))
+
+    @property
+    def mean_s(self) -> float:
+        return math.fsum(durations_in(self.file)) / len(durations_in(self.file))
+
+
+@functools.cache
+def durations_in(file: str) -> tuple[float, ...]:
+    """Seconds: one quantity with its unit in each line; empty lines and what follows a # are skipped.  Raises ValueError, with every bad line."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    found, wrong = [], []
+    for number, line in enumerate(lines, start=1):
+        if text := line.partition("#")[0].strip():
+            try:
+                found.append(duration(text))
+            except ValueError:
+                wrong.append(f"line {number} ({text!r})")
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: no duration; allowed: one in each line, as 30 s")
+    if not found:
+        raise ValueError("holds no duration; allowed: one in each line, as 30 s")
+    return tuple(found)
+
+
+class Distribution(Table):
+    """One of the laws above."""
+
+    constant: Constant | None = None
+    exponential: Exponential | None = None
+    weibull: Weibull | None = None
+    lognormal: Lognormal | None = None
+    empirical: Empirical | None = None
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
+            raise ValueError(f"allowed: one of {', '.join(type(self).model_fields)}")
+        return self
+
+    @functools.cached_property
+    def law(self) -> Constant | Exponential | Weibull | Lognormal | Empirical:
+        return next(law for name in type(self).model_fields if (law := getattr(self, name)) is not None)
+
+    def draw(self, stream: random.Random) -> float:
+        """Seconds, to the nanosecond: libm differs in the last bit from machine to machine."""
+        return round(self.law.draw(stream), 9)
+
+    @property
+    def mean_s(self) -> float:
+        return self.law.mean_s
+
+
+def distribution(value: Any) -> Any:
+    """A plain duration is always that."""
+    return {"constant": {"value": value}} if isinstance(value, str | int | float) else value
+
+
+Durations = Annotated[Distribution, BeforeValidator(distribution)]

@@ -1,0 +1,176 @@
+"""The `[protocol]` table: how a job trains, one kind for each protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from core.job import Durability, Wire
+from scenarios.table import NotNegative, Positive, Probability, Table
+from scenarios.units import Duration, PositiveDuration, Updates
+
+
+class SgdRule(Table):
+    kind: Literal["sgd"]
+    learning_rate: Positive
+
+
+class MomentumRule(Table):
+    kind: Literal["momentum"]
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class AdagradRule(Table):
+    kind: Literal["adagrad"]
+    learning_rate: Positive
+
+
+class AdamRule(Table):
+    kind: Literal["adam"]
+    learning_rate: Positive
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Positive = 1e-8
+
+
+Rule = Annotated[SgdRule | MomentumRule | AdagradRule | AdamRule, Field(discriminator="kind")]
+
+
+class Stop(Table):
+    """Whichever comes first."""
+
+    updates: PositiveInt | None = None
+    epochs: Positive | None = None
+    time: PositiveDuration | None = None
+    loss: NotNegative | None = None
+    accuracy: Probability | None = None
+
+
+class Protocol(Table):
+    """What every protocol has."""
+
+    replicas: PositiveInt = 4
+    shards: PositiveInt = 2
+    durability: Durability = "snapshot"
+    """What an acknowledgement promises: core/durability.py."""
+    snapshot_every: PositiveDuration = 30.0
+    detect_within: PositiveDuration = 1.0
+    """Within which time a failure is noticed; every other time follows from it: `execctl explain`."""
+    deadline: PositiveDuration | None = None
+    """Of a call, before it is repeated; left out, it follows from detect_within."""
+    evaluate_every: PositiveDuration = 10.0
+
+    @property
+    def all_replicas(self) -> int:
+        """How many there are."""
+        return self.replicas
+
+    @property
+    def needed_replicas(self) -> int:
+        """Without how many of them the job cannot go on."""
+        return 1
+
+
+class Downpour(Protocol):
+    kind: Literal["downpour"]
+    batch: PositiveInt = 32
+    n_fetch: PositiveInt = 1
+    n_push: PositiveInt = 1
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    local_rate: NotNegative | None = None
+    """The replica's own step; left out, it follows from the rule (docs/PAPER.md)."""
+    max_behind: PositiveInt = 8
+    warmstart: Updates = 0
+    wire: Wire = "float32"
+    """In which type gradients and parameters travel; what the shorter ones round away is carried on (error feedback)."""
+    stop: Stop = Stop(epochs=20)
+
+
+class WarmStart(Table):
+    """Downpour before Sandblaster, in the same job: until a shard has seen so many updates, or samples."""
+
+    protocol: Literal["downpour"]
+    updates: PositiveInt | None = None
+    epochs: Positive | None = None
+    batch: PositiveInt = 32
+    n_fetch: PositiveInt = 1
+    n_push: PositiveInt = 1
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    local_rate: NotNegative | None = None
+
+
+def ends(warmstart: WarmStart | None) -> WarmStart | None:
+    if warmstart is not None and warmstart.updates is None and warmstart.epochs is None:
+        raise ValueError("nothing here says when it ends; allowed: updates or epochs, whichever comes first")
+    return warmstart
+
+
+class SandblasterStop(Table):
+    """Whichever comes first."""
+
+    iterations: PositiveInt | None = None
+    time: PositiveDuration | None = None
+    loss: NotNegative | None = None
+    """On held-out data, as the accuracy."""
+    accuracy: Probability | None = None
+    gradient: NotNegative = 1e-5
+    """The largest element of the gradient of the training loss."""
+    relative_loss: NotNegative = 1e-9
+    """By how much less of itself the training loss has become in an iteration."""
+
+
+class Sandblaster(Protocol):
+    """L-BFGS over portions of the data (paper, section 4.2)."""
+
+    kind: Literal["sandblaster"]
+    portions: PositiveInt = 64
+    """Of a batch: many more than replicas, so that a slow one takes fewer of them."""
+    bundle: PositiveInt = 4
+    """Portions whose gradients a replica sums up before it pushes."""
+    backup: Literal["none", "end-of-batch"] = "end-of-batch"
+    """Is what is still out at the end of a batch given to somebody else as well?"""
+    copies: PositiveInt = 1
+    """So many such copies of a portion at a time."""
+    minimum_age: NotNegative = 1.5
+    """How late is late: so many times as long as usual."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the training data that is a batch, the same in each iteration."""
+    memory: PositiveInt = 10
+    """Pairs of differences that the history keeps."""
+    direction: Literal["vector-free", "two-loop"] = "vector-free"
+    line_search: Literal["wolfe", "armijo"] = "wolfe"
+    evaluations: PositiveInt = 25
+    """Of one line search at most."""
+    warmstart: Annotated[WarmStart | None, AfterValidator(ends)] = None
+    """Begin from where Downpour leaves the parameters."""
+    stop: SandblasterStop = SandblasterStop(iterations=100)
+
+
+class MapReduce(Sandblaster):
+    """The same with each pass over the batch as a job of MapReduce: what Sandblaster's replicas that stay are measured by."""
+
+    kind: Literal["mapreduce"]  # type: ignore[assignment]
+    job_start_up: Duration = 10.0
+    """What each pass pays before its first portion is given out."""
+
+
+class Synchronous(Protocol):
+    """Synchronous SGD with backup workers (Chen et al., 2016)."""
+
+    kind: Literal["sync"]
+    backup_workers: Annotated[int, Field(ge=0)] = 0
+    """Replicas beyond `replicas`: a step is taken with the gradients of the first `replicas` that are there."""
+    batch: PositiveInt = 32
+    """Of each replica."""
+    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    stop: Stop = Stop(epochs=20)
+
+    @property
+    def all_replicas(self) -> int:
+        return self.replicas + self.backup_workers
+
+    @property
+    def needed_replicas(self) -> int:
+        return self.replicas
