@@ -127,7 +127,7 @@ class Distribution(Table):
         return self
 
     @functools.cached_property
-    def law(self) -> Constant | Exponential | Weibull | Lognormal | Empirical:
+    def law(self) -> Any:
         return next(law for name in type(self).model_fields if (law := getattr(self, name)) is not None)
 
     def draw(self, stream: random.Random) -> float:
@@ -136,7 +136,7 @@ class Distribution(Table):
 
     @property
     def mean_s(self) -> float:
-        return self.law.mean_s
+        return float(self.law.mean_s)
 
 
 def distribution(value: Any) -> Any:
