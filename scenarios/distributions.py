@@ -132,7 +132,7 @@ class Distribution(Table):
 
     def draw(self, stream: random.Random) -> float:
         """Seconds, to the nanosecond: libm differs in the last bit from machine to machine."""
-        return round(self.law.draw(stream), 9)
+        return round(float(self.law.draw(stream)), 9)
 
     @property
     def mean_s(self) -> float:
