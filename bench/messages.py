@@ -61,7 +61,7 @@ class Job:
                 "kind": "downpour", "replicas": replicas, "shards": shards, "deadline": "60 s",
                 "rule": {"kind": "sgd", "learning_rate": 0.1}, "stop": {"updates": updates},
             },
-            "cluster": {"speed": {"median": "100 MFLOP/s", "sigma": 0.1}, "memory": "10 GB/s"},
+            "cluster": {"speed": {"median": "100 MFLOP/s", "sigma": 0.1}, "memory_bandwidth": "10 GB/s"},
             "network": {"model": network, "nic": "10 Gbit/s"},
         }))  # fmt: skip
         self.run.cluster.begin()

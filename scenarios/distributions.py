@@ -5,6 +5,10 @@
 { weibull = { shape = 0.7, mean = "30 min" } }             shape < 1: the longer it went well, the longer it will
 { lognormal = { median = "60 s", sigma = 1.4 } }           or mean in the place of median
 { empirical = { file = "repairs.csv" } }                   one of the durations in that file, each as likely
+
+`draw` is a whole one; `residual` what is left of one for somebody who comes along at any moment: of gaps between failures of
+a machine that has long been running when a job begins on it, the first.  It has the density (1 - F(x)) / mean: a length-biased
+draw (density x f(x) / mean) times a uniform one (Cox, Renewal Theory, 1962, section 5.2).
 """
 
 from __future__ import annotations
@@ -27,9 +31,14 @@ class Constant(Table):
     def draw(self, _: random.Random) -> float:
         return self.value
 
+    residual = draw
+    """A timetable begins at 0."""
+
     @property
     def mean_s(self) -> float:
         return self.value
+
+    longest_s = mean_s
 
 
 class Exponential(Table):
@@ -37,6 +46,8 @@ class Exponential(Table):
 
     def draw(self, stream: random.Random) -> float:
         return stream.expovariate(1 / self.mean)
+
+    residual = draw
 
     @property
     def mean_s(self) -> float:
@@ -48,7 +59,14 @@ class Weibull(Table):
     mean: PositiveDuration
 
     def draw(self, stream: random.Random) -> float:
-        return stream.weibullvariate(self.mean / math.gamma(1 + 1 / self.shape), self.shape)
+        return stream.weibullvariate(self.scale_s, self.shape)
+
+    def residual(self, stream: random.Random) -> float:
+        return self.scale_s * stream.gammavariate(1 + 1 / self.shape, 1.0) ** (1 / self.shape) * stream.random()
+
+    @property
+    def scale_s(self) -> float:
+        return self.mean / math.gamma(1 + 1 / self.shape)
 
     @property
     def mean_s(self) -> float:
@@ -73,6 +91,9 @@ class Lognormal(Table):
     def draw(self, stream: random.Random) -> float:
         return stream.lognormvariate(math.log(self.mean_s) - self.sigma**2 / 2, self.sigma)
 
+    def residual(self, stream: random.Random) -> float:
+        return stream.lognormvariate(math.log(self.mean_s) + self.sigma**2 / 2, self.sigma) * stream.random()
+
 
 class Empirical(Table):
     file: str
@@ -85,9 +106,17 @@ class Empirical(Table):
     def draw(self, stream: random.Random) -> float:
         return stream.choice(durations_in(self.file))
 
+    def residual(self, stream: random.Random) -> float:
+        found = durations_in(self.file)
+        return stream.choices(found, weights=found)[0] * stream.random()
+
     @property
     def mean_s(self) -> float:
         return math.fsum(durations_in(self.file)) / len(durations_in(self.file))
+
+    @property
+    def longest_s(self) -> float:
+        return max(durations_in(self.file))
 
 
 @functools.cache
@@ -134,9 +163,23 @@ class Distribution(Table):
         """Seconds, to the nanosecond: libm differs in the last bit from machine to machine."""
         return round(float(self.law.draw(stream)), 9)
 
+    def residual(self, stream: random.Random) -> float:
+        """Seconds that are left of one that began long ago, to the nanosecond."""
+        return round(float(self.law.residual(stream)), 9)
+
     @property
     def mean_s(self) -> float:
         return float(self.law.mean_s)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that there can be: infinite but for a constant and a file."""
+        return float(getattr(self.law, "longest_s", math.inf))
+
+    @property
+    def drawn(self) -> bool:
+        """Does it depend on chance?"""
+        return self.constant is None
 
 
 def distribution(value: Any) -> Any:
@@ -145,3 +188,8 @@ def distribution(value: Any) -> Any:
 
 
 Durations = Annotated[Distribution, BeforeValidator(distribution)]
+
+
+def constant(seconds: float) -> Distribution:
+    """Always that."""
+    return Distribution.model_construct(constant=Constant.model_construct(value=seconds))

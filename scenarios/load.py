@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
+from scenarios.cluster import Cluster, filled_in
+from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
+from scenarios.network import Network
+from scenarios.places import nearest, places
 from scenarios.schema import Scenario
 
 
@@ -110,10 +111,21 @@ def anchor(raw: dict[str, Any], folder: Path) -> None:
         file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
         if Path(file).suffix in (".py", ".npz", ".safetensors") and not Path(file).is_file() and (folder / file).is_file():
             raw[table][key] = f"{folder / file}{colon}{function}"
+    for table in (raw.get("cluster"), raw.get("fault")):
+        anchor_files(table, folder)
+
+
+def anchor_files(table: Any, folder: Path) -> None:
+    """The same for every key `file`, however deep: of a distribution, of a trace."""
+    for value in table.values() if isinstance(table, dict) else table if isinstance(table, list) else ():
+        anchor_files(value, folder)
+    if isinstance(table, dict) and isinstance(file := table.get("file"), str) and not Path(file).is_file() and (folder / file).is_file():
+        table["file"] = str(folder / file)
 
 
 def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mistake]]:
     """Every mistake of form, and every mistake of sense among the tables whose form is right."""
+    raw = filled_in(raw)
     try:
         scenario = Scenario.model_validate(raw)
         sections: dict[str, Any] = {name: getattr(scenario, name) for name in type(scenario).model_fields}
@@ -148,6 +160,7 @@ def in_words(problem: Any, file: str) -> Mistake:
     """One of pydantic's errors: what was found, what is allowed, the nearest name."""
     loc = problem["loc"]
     path = ".".join(str(part) for index, part in enumerate(loc) if not is_tag(part, loc[:index]))
+    path = path.removesuffix(".constant.value")  # a plain duration that stands for a distribution
     if problem["type"].startswith("union_tag"):
         path = f"{path}.kind"
     tell = TOLD.get(
@@ -191,12 +204,6 @@ TOLD: dict[str, Callable[[Any], str]] = {
 def short(found: object) -> str:
     text = repr(found)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The question whether the nearest of the names was meant, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def is_tag(part: int | str, before: Sequence[int | str]) -> bool:
@@ -255,7 +262,9 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
-        yield from senseless_faults(sections, protocol)
+        cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
+        there = places(protocol, cluster, network, real=sections.get("numerics") != "timing")
+        yield from senseless_faults(sections.get("fault") or (), protocol, there)
 
 
 def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
@@ -276,39 +285,3 @@ def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
             yield "model.layers", f"found {list(widths)}; digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
     elif model.layers is not None:
         yield "model.layers", f"only bundled networks have layers; {model.network!r} makes its own"
-
-
-def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[str, str]]:
-    cluster = sections.get("cluster")
-    roles = role_names(protocol, real=sections.get("numerics") != "timing")
-    machines = cluster.machines if cluster is not None and cluster.machines else len(roles)
-    names = [*roles, SUPERVISOR, *(f"machine/{number}" for number in range(machines))]
-    gone: set[str] = set()
-    for number, fault in enumerate(sections.get("fault") or ()):
-        if fault is None:
-            continue
-        if not fnmatch.filter(names, fault.target):
-            near = nearest(fault.target, names)
-            yield (
-                f"fault.{number}.target",
-                f"found {fault.target!r}, which is nobody{near}; allowed: a role or machine as {names[0]!r}, 'replica/*', 'machine/0'",
-            )
-        vital = [name for name in fnmatch.filter(names, fault.target) if name.startswith(("shard", "mirror", COORDINATOR, SUPERVISOR))]
-        if fault.kind == "crash" and fault.repair is None and vital:
-            yield f"fault.{number}.repair", f"missing; without {vital[0]} the job cannot go on"
-        elif fault.kind == "crash" and fault.repair is None and protocol.kind == "sync":
-            gone |= {name for name in fnmatch.filter(names, fault.target) if name.startswith("replica")}
-            if len(gone) > protocol.backup_workers:
-                yield (
-                    f"fault.{number}.repair",
-                    f"missing; without {len(gone)} of {protocol.all_replicas} replicas no step has its {protocol.replicas}",
-                )
-
-
-def role_names(protocol: Any, *, real: bool = True) -> list[str]:
-    """Every role of a job, in the order in which machines are given out."""
-    shards = [shard_name(number) for number in range(protocol.shards)]
-    mirrors = [mirror_of(shard) for shard in shards] if protocol.durability == "mirror" else []
-    replicas = [replica_name(number) for number in range(protocol.all_replicas)]
-    coordinator = [COORDINATOR] if protocol.kind != "downpour" else []
-    return [*coordinator, *shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]

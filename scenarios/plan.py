@@ -22,7 +22,8 @@ from core.work import Minibatches, Network, NoPortions, Portioned
 from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
-from scenarios.load import Mistake, ScenarioError, role_names
+from scenarios.load import Mistake, ScenarioError
+from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
 from scenarios.schema import HONOURED_BY, Scenario
 

@@ -23,6 +23,8 @@ BYTES = {
 BITS = {"bit": 1 / 8, "kbit": 1e3 / 8, "Mbit": 1e6 / 8, "Gbit": 1e9 / 8, "Tbit": 1e12 / 8}
 OPERATIONS = {"FLOP": 1.0, "kFLOP": 1e3, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
 
+SHARES = {"ppm": 1e-6, "ppb": 1e-9}
+
 QUANTITY = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ]*(?:/s)?)\s*")
 
 
@@ -94,12 +96,30 @@ def updates(text: object) -> int:
     return int(value)
 
 
+def signed_duration(text: object) -> float:
+    """Seconds, perhaps less than none."""
+    return negated(text, SECONDS, "30 s")
+
+
+def share(text: object) -> float:
+    """A small part of the whole, perhaps negative, as of a clock's error."""
+    return negated(text, SHARES, "200 ppm")
+
+
+def negated(text: object, units: dict[str, float], example: str) -> float:
+    if isinstance(text, str) and text.lstrip().startswith("-"):
+        return -parse(text.lstrip()[1:], units, example)
+    return parse(text, units, example)
+
+
 def quantity(example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "examples": [example]})
 
 
 Duration = Annotated[float, BeforeValidator(duration), quantity("30 s")]
 PositiveDuration = Annotated[float, BeforeValidator(positive_duration), quantity("30 s")]
+SignedDuration = Annotated[float, BeforeValidator(signed_duration), quantity("-30 s")]
+Share = Annotated[float, BeforeValidator(share), quantity("200 ppm")]
 Bandwidth = Annotated[float, BeforeValidator(bandwidth), quantity("10 Gbit/s")]
 Size = Annotated[int, BeforeValidator(size), quantity("2 GB")]
 Speed = Annotated[float, BeforeValidator(speed), quantity("40 GFLOP/s")]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,9 +26,11 @@ from core.node import StoreFailed
 from core.roles import Promoted, live
 from core.shard import Shard
 from core.work import Diverged
+from scenarios.declared import declared, slow_episodes, told
+from scenarios.places import places
 from scenarios.plan import Plan, roles
-from sim import faults
 from sim.device import Device, Machine
+from sim.faults import Clocks, Injected, inject
 from sim.hands import Hands, Running
 from sim.head import Head, LedgerStore
 from sim.host import Host, Place
@@ -43,14 +47,18 @@ class Cluster:
     def __init__(self, plan: Plan, journal: Journal, loop: SimLoop) -> None:
         self.plan, self.journal, self.loop = plan, journal, loop
         scenario, self.seed = plan.scenario, plan.scenario.seed
-        self.real, self.start_up_s = scenario.numerics == "real", scenario.cluster.start_up
+        self.real = scenario.numerics == "real"
+        self.there = places(scenario.protocol, scenario.cluster, scenario.network, real=self.real)
         self._record = journal.recorder("cluster", 0, loop.now)
         self.network = Network(loop, scenario.network.latency, fifo=scenario.network.model == "fifo")
         self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         self.roles = [role.name for role in roles(scenario, real=self.real)]
-        self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(self.roles)))}
+        self.machines = {name: self.machine(name) for name in self.there.machines}
+        self.first_homes = dict(zip(self.roles, itertools.cycle(self.machines.values()), strict=False))
         self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
-        self.head = Head(self, self.machine(None))
+        self.processes: defaultdict[str, list[Running]] = defaultdict(list)
+        """By role: those that agents have started, also one that has a successor and does not know."""
+        self.head = Head(self, self.machine("head"))
         self.places: dict[str, Place] = {SUPERVISOR: self.head.place}
         self.disks: dict[tuple[str, str], Disk] = {}
         """By machine and role; they outlive every life."""
@@ -63,15 +71,29 @@ class Cluster:
         self.final: Final | None = None
         self.toll = Toll(self, journal)
         self.outlook = Outlook(self)
-        self.faults = faults.schedule(scenario.fault, self, self.seed)
+        self.narrowed: dict[str, tuple[float, dict[Any, float]]] = {}
+        """Of each link that is or was degraded: its full capacity, and by what that is divided."""
+        self.clocks = Clocks(self)
+        self.faults = inject(declared(scenario.fault, self.there), self, self.clocks)
+        self.episodes = inject(slow_episodes(scenario.cluster), self, self.clocks)
 
     # the world
 
-    def machine(self, number: int | None) -> Machine:
-        cluster, name = self.plan.scenario.cluster, "head" if number is None else f"machine/{number}"
-        lucky = cluster.speed.sigma and number is not None
+    def machine(self, name: str) -> Machine:
+        cluster = self.plan.scenario.cluster
+        lucky = cluster.speed.sigma and name != "head"
         speed = chance.stream(self.seed, name, "speed").lognormvariate(0.0, cluster.speed.sigma) if lucky else 1.0
-        return Machine(name, round(cluster.speed.median * speed), cluster.memory, cluster.disk, self.plan.scenario.network.nic)
+        share = min(1.0, (cluster.cores_per_process or cluster.cores) / cluster.cores)
+        made = Machine(
+            name, round(cluster.speed.median * speed) * share, cluster.memory_bandwidth, cluster.disk, self.plan.scenario.network.nic, share
+        )
+        self.network.attach(made)
+        return made
+
+    def start_up_s(self, name: str, life: int) -> float:
+        """How long that life takes to be up."""
+        start_up = self.plan.scenario.cluster.start_up
+        return start_up.draw(chance.stream(self.seed, name, f"start-up of life {life}")) if start_up.drawn else start_up.mean_s
 
     def home(self, role: str) -> Machine:
         """Where a role lives, or lived last, or shall live first."""
@@ -79,8 +101,7 @@ class Cluster:
             return self.head.machine
         if role in self.hosts:
             return self.hosts[role].machine
-        machines = list(self.machines.values())
-        return machines[self.roles.index(role) % len(machines)]
+        return self.first_homes[role]
 
     def now(self) -> float:
         return self.loop.env.now
@@ -91,6 +112,60 @@ class Cluster:
 
     def record(self, event: str, peer: str = "", number: int = 0, value: float = 0.0, note: str = "") -> None:
         self._record(event, peer, number, value, note)
+
+    # who is meant by a name
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """The machines of a rack or power unit."""
+        return self.there.groups[group]
+
+    def machines_named(self, names: Iterable[str]) -> list[Machine]:
+        """Machines, and those of groups, each once."""
+        found = [one for name in names for one in (self.members(name) if name in self.there.groups else (name,)) if one in self.machines]
+        return [self.machines[name] for name in dict.fromkeys(found)]
+
+    def homes(self, names: Iterable[str]) -> list[Machine]:
+        """The same; of a role the machine on which it lives."""
+        found: list[Machine] = []
+        for name in names:
+            found += [self.home(name)] if name == SUPERVISOR or name in self.first_homes else self.machines_named((name,))
+        return list(dict.fromkeys(found))
+
+    def processes_of(self, role: str) -> list[Running]:
+        """Those of a role; the supervisor's is nobody's but the head's."""
+        return list(self.processes[role]) if role in self.processes else []
+
+    def hosts_on(self, machine: Machine) -> Iterator[Host]:
+        """Every life of a role on that machine."""
+        if machine is self.head.machine:
+            yield from [self.head.host] if self.head.host is not None else []
+        else:
+            yield from (running.host for running in self.hands[machine.name].running.values() if running.host is not None)
+
+    def hosts_named(self, names: Iterable[str]) -> list[Host]:
+        """Every life of these roles, and what runs on these machines, agents too."""
+        found: list[Host | None] = []
+        for machine in self.machines_named(names):
+            found += [*self.hosts_on(machine), self.hands[machine.name].host]
+        for name in names:
+            found += [self.head.host] if name == SUPERVISOR else [running.host for running in self.processes_of(name)]
+        return list(dict.fromkeys(host for host in found if host is not None))
+
+    def inside(self, names: Iterable[str]) -> frozenset[str]:
+        """The names themselves, and of groups their machines."""
+        return frozenset(one for name in names for one in (name, *self.there.groups.get(name, ())))
+
+    def links_of(self, names: Iterable[str]) -> list[str]:
+        """Links, and those that lead to and from these machines or out of these groups."""
+        return [link for link in self.network.links if any(link == name or link.startswith(f"{name} ") for name in names)]
+
+    def is_down(self, name: str) -> bool:
+        """Is that machine down, or does nobody live in that role?"""
+        if name in self.machines:
+            return not self.machines[name].up
+        if name == SUPERVISOR:
+            return self.head.host is None
+        return name in self.first_homes and not any(running.host is not None for running in self.processes_of(name))
 
     def running(self) -> Iterator[Running]:
         """Every process that an agent has started."""
@@ -130,13 +205,16 @@ class Cluster:
 
     def live(self, running: Running, name: str, life: int, inherited: Shard | None = None) -> None:
         """A life of a role begins in that process."""
+        self.processes[running.role].remove(running)
         running.host = host = self.host(name, life, Place(name, running.hands.machine))
+        self.processes[name].append(running)
         if name not in self.hosts or life > self.hosts[name].incarnation:  # one that was stopped may begin after its successor
             self.hosts[name] = host
         self.record("started", name, life, note=host.machine.name)
         self.toll.back(name)
+        self.clocks.back(name)
         host.introduce(SUPERVISOR, 0, SUPERVISOR)
-        host.life.start(live(host, self.plan, inherited))
+        host.life.start(live(host, self.plan, inherited, running.leaving))
         host.life.exited.add_done_callback(partial(self.exited, running, host), context=contextvars.Context())
 
     def exited(self, running: Running, host: Host, exited: asyncio.Future[Any]) -> None:
@@ -148,25 +226,32 @@ class Cluster:
             raise error
         self.close(host)
         result = None if error is not None else exited.result()
-        self.record(
-            "ended", host.name, host.incarnation, note=one_line(str(error or ("promoted" if isinstance(result, Promoted) else "done")))
-        )
+        draining = running.hands.draining if error is None and result is None else None
+        how = error or ("promoted" if isinstance(result, Promoted) else draining.name if draining is not None else "done")
+        self.record("ended", host.name, host.incarnation, note=one_line(str(how)))
         if isinstance(result, Promoted):
             self.live(running, result.role, result.life, result.shard)
             return
         if isinstance(result, Final):
             self.final = result
-        running.hands.running.pop(running.process, None)
+        running.hands.forget(running)
+        if draining is not None:  # that it must live on elsewhere is told for all of the machine, once nobody is left there
+            draining.bit["drained"] += 1
+            self.toll.felled(running.role, host, draining)
+            running.hands.drained()
+            return
         running.hands.tell(running.process, "failed" if isinstance(error, Diverged | StoreFailed) else "ended", str(error or "done"))
 
     def close(self, host: Host) -> int:
         """Its doors are shut; unless its machine is down too, whoever waits for it hears of that.  How many calls this cuts off."""
+        host.device.stop()
         host.life.crash()
         host.record = lambda *_, **__: None
         host.place.host = None
         if host.server is None or not host.machine.up:
             return 0
-        return sum(other.reset_calls_to(host.place) for other in self.callers())
+        told = [other for other in self.callers() if not any(one.severs(host, other) for one in self.network.meddlers)]
+        return sum(other.reset_calls_to(host.place) for other in told)
 
     def callers(self) -> Iterator[Host]:
         yield from self.living()
@@ -180,38 +265,48 @@ class Cluster:
 
     # faults
 
-    def crash(self, running: Running, fault: faults.Injected, repair_s: float | None) -> None:
+    def crash(self, running: Running, fault: Injected, repair_s: float | None) -> None:
         """A process is killed.  Its agent hears of it at once, and may not start the role again before the repair is over."""
         role, host = running.role, running.host
         self.holds[role] = math.inf if repair_s is None else self.now() + repair_s
-        running.hands.running.pop(running.process)
-        self.toll.felled(running.role, running.host, fault)
+        running.hands.forget(running)
+        self.toll.felled(role, host, fault)
         if host is not None:
             fault.bit["calls cut off"] += self.close(host)
             self.record("crashed", role, host.incarnation, note=fault.name)
         running.hands.tell(running.process, "fault", fault.name)
-        self.outlook.somebody_is_gone()
+        if repair_s is None:
+            self.outlook.somebody_is_gone()
 
-    def lose_machine(self, machine: Machine, fault: faults.Injected, repair_s: float | None) -> None:
-        """Everything on it is gone, and nobody is told."""
-        if not machine.up:
-            return
-        machine.up = False
-        self.record("crashed", machine.name, note=fault.name)
-        for running in list(self.hands[machine.name].running.values()):
-            self.toll.felled(running.role, running.host, fault)
-        self.hands[machine.name].down()
+    def lose_machine(self, machine: Machine, fault: Injected, repair_s: float | None) -> None:
+        """Everything on it is gone, and nobody is told.  One that is down already stays so until the last repair."""
+        machine.holds += 1
+        if machine.up:
+            machine.up = False
+            self.record("crashed", machine.name, note=fault.name)
+            for running in self.hands[machine.name].running.values():
+                self.toll.felled(running.role, running.host, fault)
+            self.hands[machine.name].down()
+            self.hands[machine.name].draining = None
         if repair_s is not None:
             self.at(self.now() + repair_s, partial(self.repaired, machine))
 
     def repaired(self, machine: Machine) -> None:
-        machine.up = True
-        self.hands[machine.name].boot()
+        machine.holds -= 1
+        if not machine.holds:
+            machine.up = True
+            self.hands[machine.name].boot()
+            self.clocks.back(machine.name)
 
     def report_faults(self) -> list[dict[str, Any]]:
         """Every declared fault with what it bit."""
         self.toll.report()
-        return [fault.report() for fault in self.faults]
+        return [fault.report(self.now()) for fault in self.faults]
+
+    def toothless(self) -> list[str]:
+        """Faults that bit nothing, each as it was declared: a preset has teeth if any part of it has."""
+        bit = {fault.declared.index for fault in self.faults if any(fault.bit.values())}
+        return [told(index, table) for index, table in enumerate(self.plan.scenario.fault) if index not in bit]
 
     # the end
 

@@ -1,17 +1,34 @@
 """What computes: a machine's speed, and one process's computation in progress.
 
 A computation takes max(FLOPs / speed, bytes / memory bandwidth), times its jitter.  When the speed changes in the middle
-(a slowdown begins or ends, the process is paused or resumed), what is left of it is timed anew.
+(a slowdown begins or ends, the process is paused or resumed, another begins to compute on the same cores), what is left of it is
+timed anew.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from core.work import Cost
 from sim.loop import Event, SimLoop
+
+
+class Cause(Protocol):
+    """A fault that is at work on a machine, and takes note of what it does there."""
+
+    @property
+    def bit(self) -> Counter[str]: ...
+
+
+class Drift(Protocol):
+    """What is wrong with a machine's clock."""
+
+    def __call__(self, now_s: float) -> float:
+        """By how many seconds it is ahead."""
 
 
 @dataclass(slots=True, eq=False)
@@ -20,17 +37,26 @@ class Machine:
 
     name: str
     flops_per_s: float
+    """Of what one process can use of it."""
     memory_bytes_per_s: float
     disk_bytes_per_s: float
     nic_bytes_per_s: float
+    share: float = 1.0
+    """Of the machine's cores, which one process can use."""
     up: bool = True
+    holds: int = 0
+    """So many faults keep it down."""
     sent_until: float = 0.0
     """The outgoing side of the NIC is taken until then."""
     received_until: float = 0.0
-    slowdowns: dict[int, float] = field(default_factory=dict)
-    """Factor of each slowdown in effect, by fault."""
-    lost_s: dict[int, float] = field(default_factory=dict)
-    """Computing time that each slowdown has cost so far, by fault."""
+    slowdowns: dict[Cause, float] = field(default_factory=dict)
+    """Factor of each slowdown in effect."""
+    computing: list[Device] = field(default_factory=list)
+    """Whoever uses its cores at this moment."""
+    full_disk: dict[Cause, None] = field(default_factory=dict)
+    slow_disk: dict[Cause, float] = field(default_factory=dict)
+    drifts: dict[Cause, Drift] = field(default_factory=dict)
+    """Of its clock."""
 
     @property
     def slowness(self) -> float:
@@ -40,14 +66,39 @@ class Machine:
             factor *= slowdown
         return factor
 
+    @property
+    def crowding(self) -> float:
+        """How many times slower each process computes than alone."""
+        return max(1.0, len(self.computing) * self.share)
+
     def account(self, elapsed_s: float) -> None:
         """So long something computed here at the present speed."""
-        for fault, factor in self.slowdowns.items():
-            self.lost_s[fault] = self.lost_s.get(fault, 0.0) + elapsed_s * (1 - 1 / factor)
+        for cause, factor in self.slowdowns.items():
+            lose(cause, "computing seconds lost", elapsed_s * (1 - 1 / factor))
+
+    def disk_takes(self, nbytes: float) -> float:
+        """Seconds for reading or writing so much, at the present speed."""
+        seconds = nbytes / self.disk_bytes_per_s
+        for cause, factor in self.slow_disk.items():
+            lose(cause, "disk seconds lost", seconds * (factor - 1))
+            seconds *= factor
+        return seconds
+
+    def clock(self, now_s: float) -> float:
+        """What its clock says."""
+        ahead_s = 0.0
+        for cause, drift in self.drifts.items():
+            cause.bit["readings"] += 1
+            ahead_s += drift(now_s)
+        return now_s + ahead_s
 
     def takes(self, cost: Cost) -> float:
         """Seconds for that much work at the present speed."""
         return max(cost[0] / self.flops_per_s, cost[1] / self.memory_bytes_per_s) * (self.slowness if self.slowdowns else 1.0)
+
+
+def lose(cause: Cause, what: str, seconds: float) -> None:
+    cause.bit[what] += seconds  # type: ignore[assignment]
 
 
 class Computation(Event):
@@ -71,8 +122,10 @@ class Device:
         self.running: Computation | None = None
         self.paused = False
         self.done: Callable[[], None] = lambda: None
-        self.left_s = self.since = self.busy_s = 0.0
-        self.slowness = 1.0
+        self.left_s = self.since = 0.0
+        self.slowness = self.crowding = 1.0
+        self.contention_s = 0.0
+        """Computing time lost so far to others on the same cores."""
 
     def begin(self, cost: Cost, done: Callable[[], None]) -> None:
         """Call `done` when the work is through.  A process asks for one thing at a time."""
@@ -83,20 +136,24 @@ class Device:
             self.left_s *= self.jitter.lognormvariate(-self.sigma * self.sigma / 2, self.sigma)
         self.left_s = round(self.left_s, 9)  # libm differs in the last bit from machine to machine
         self.done = done
+        if not self.paused:
+            self.occupy()
         self.go()
 
     def go(self) -> None:
         """Time what is left at the present speed."""
-        self.since, self.slowness = self.loop.env.now, self.machine.slowness
+        machine = self.machine
+        self.since, self.slowness, self.crowding = self.loop.env.now, machine.slowness, machine.crowding
         self.running = Computation(self)
         if not self.paused:
-            self.loop.after(self.left_s * self.slowness, self.running)
+            self.loop.after(self.left_s * self.slowness * self.crowding, self.running)
 
     def settle(self) -> None:
         """Deduct what has been done since the last look: call before the speed changes."""
         if self.running is not None and not self.paused:
             elapsed_s = self.loop.env.now - self.since
-            self.left_s = max(0.0, self.left_s - elapsed_s / self.slowness)
+            self.left_s = max(0.0, self.left_s - elapsed_s / (self.slowness * self.crowding))
+            self.contention_s += elapsed_s * (1 - 1 / self.crowding)
             self.machine.account(elapsed_s)
             self.since = self.loop.env.now
 
@@ -105,17 +162,47 @@ class Device:
         if self.running is not None:
             self.go()
 
+    def occupy(self) -> None:
+        """It computes from now on."""
+        self.crowd(self.machine.computing.append)
+
+    def release(self) -> None:
+        """It does not compute any more."""
+        self.crowd(self.machine.computing.remove)
+
+    def crowd(self, change: Callable[[Device], None]) -> None:
+        """One more or one less on these cores; if there are not enough of them, that changes everybody's speed."""
+        machine = self.machine
+        before = machine.crowding
+        change(self)
+        if machine.crowding != before:
+            for other in machine.computing:
+                if other is not self:
+                    other.settle()
+                    other.retime()
+
     def pause(self) -> None:
         self.settle()
         self.paused = True
+        if self.running is not None:
+            self.release()
         self.retime()
 
     def resume(self) -> None:
         self.paused = False
+        if self.running is not None:
+            self.occupy()
         self.retime()
 
     def finish(self) -> None:
-        if self.machine.slowdowns:
-            self.settle()
-        self.running = None
+        self.stop()
         self.done()
+
+    def stop(self) -> None:
+        """Its computation is over, or its process is."""
+        if self.running is None:
+            return
+        self.settle()
+        self.running = None
+        if not self.paused:
+            self.release()

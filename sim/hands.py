@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sim.host import Host, Place
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
+    from sim.faults import Injected
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,8 @@ class Running:
     hands: Hands
     host: Host | None = None
     """Its present life; none before it has started up."""
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is asked to end, and has a moment for that."""
 
     @property
     def role(self) -> str:
@@ -42,12 +45,14 @@ class Hands:
         self.host: Host | None = None
         """Of the agent."""
         self.agent: Agent | None = None
+        self.draining: Injected | None = None
+        """The fault that will take the machine soon."""
 
     # the agent
 
     def boot(self) -> None:
-        """A new life of the agent begins, if the machine is up and nobody was faster."""
-        if not self.machine.up or self.host is not None:
+        """A new life of the agent begins, if the machine is up, and will be, and nobody was faster."""
+        if not self.machine.up or self.host is not None or self.draining is not None:
             return
         self.boots += 1
         name = agent_name(self.number)
@@ -64,17 +69,43 @@ class Hands:
     def orphaned(self, _: asyncio.Future[str]) -> None:
         """It has heard of no supervisor for too long, or the job is over; whatever it started ends with it, and it is begun anew."""
         self.down()
-        self.cluster.at(self.cluster.now() + self.cluster.start_up_s, self.boot)
+        self.cluster.at(self.cluster.now() + self.cluster.start_up_s(agent_name(self.number), self.boots + 1), self.boot)
 
-    def down(self) -> list[Running]:
-        """Nothing runs here any more; what did."""
-        gone, self.running = list(self.running.values()), {}
+    def down(self) -> None:
+        """Nothing runs here any more."""
         if self.host is not None:
             self.host.life.crash()
             self.host = None
-        for running in gone:
+        for running in list(self.running.values()):
+            self.forget(running)
             self.cluster.end(running)
-        return gone
+
+    def forget(self, running: Running) -> None:
+        """That process is over."""
+        if self.running.get(running.process) is running:
+            del self.running[running.process]
+            self.cluster.processes[running.role].remove(running)
+
+    # the machine will be taken
+
+    def drain(self, fault: Injected) -> None:
+        """All that runs here is asked to end, nothing begins here any more, and then the agent says so, and ends."""
+        if self.draining is None:
+            self.draining = fault
+            for running in list(self.running.values()):
+                running.leaving.set()
+                if running.host is None:
+                    self.forget(running)
+            self.drained()
+
+    def drained(self) -> None:
+        """Is everybody gone?  Then so is the agent."""
+        if self.draining is not None and not self.running and self.host is not None and self.agent is not None:
+            self.cluster.loop.create_task(self.leave(self.agent), context=self.host.life.context.copy())
+
+    async def leave(self, agent: Agent) -> None:
+        await agent.leave()
+        agent.end("")
 
     def tell(self, process: Process, outcome: str, how: str) -> None:
         """The agent hears that one of its processes is over."""
@@ -84,8 +115,10 @@ class Hands:
     # core.agent.Hands
 
     def start(self, process: Process) -> None:
-        self.running[process] = Running(process, self)
-        self.schedule(self.running[process])
+        if self.draining is None:
+            self.running[process] = running = Running(process, self)
+            self.cluster.processes[running.role].append(running)
+            self.schedule(running)
 
     def schedule(self, running: Running) -> None:
         """It is up after `start_up`, counted from when nothing keeps it from starting; that may be never.
@@ -93,7 +126,8 @@ class Hands:
         As its agent's child: on a machine that stands still nothing starts up.
         """
         assert self.host is not None
-        begins_s = max(self.cluster.now(), self.cluster.holds.get(running.process.name, 0.0)) + self.cluster.start_up_s
+        held_until_s = max(self.cluster.now(), self.cluster.holds.get(running.process.name, 0.0))
+        begins_s = held_until_s + self.cluster.start_up_s(*running.process)
         if begins_s < float("inf"):
             self.cluster.loop.call_at(begins_s, self.begin, running, context=self.host.life.context)
 
@@ -106,8 +140,9 @@ class Hands:
             self.cluster.live(running, *running.process)
 
     def kill(self, process: Process) -> None:
-        running = self.running.pop(process, None)
+        running = self.running.get(process)
         if running is not None:
+            self.forget(running)
             self.cluster.end(running, "killed: it is not wanted any more")
 
     def held(self, process: Process) -> bool:

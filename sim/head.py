@@ -69,11 +69,12 @@ class Head:
             role.needs, role.machine = NOTHING, cluster.home(role.name).name
         self.membership = Ledger(
             wanted, cluster.plan.job.timings, now=self.host.now, record=self.host.record, life=self.lives,
-            start_within_s=START_WITHIN_S + 2 * cluster.start_up_s, needed=cluster.plan.scenario.protocol.needed_replicas,
+            start_within_s=START_WITHIN_S + 2 * cluster.plan.scenario.cluster.start_up.mean_s, needed=cluster.plan.scenario.protocol.needed_replicas,
         )  # fmt: skip
         self.membership.on_over = self.over
         cluster.record("started", SUPERVISOR, self.lives, note=self.machine.name)
         cluster.toll.back(SUPERVISOR)
+        cluster.clocks.back(SUPERVISOR)
         self.host.life.start(supervisor(self.host, self.membership))
         self.host.life.exited.add_done_callback(self.exited, context=contextvars.Context())
 
@@ -92,7 +93,7 @@ class Head:
         host, self.host = self.host, None
         fault.bit["calls cut off"] += self.cluster.close(host)
         self.cluster.record("crashed", SUPERVISOR, host.incarnation, note=fault.name)
-        self.cluster.at(self.cluster.now() + repair_s + self.cluster.start_up_s, self.begin)
+        self.cluster.at(self.cluster.now() + repair_s + self.cluster.start_up_s(SUPERVISOR, self.lives + 1), self.begin)
 
     def over(self) -> None:
         """The ledger says that the job is."""

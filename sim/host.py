@@ -117,7 +117,7 @@ class Host:
     # core.node.Node
 
     def now(self) -> float:
-        return self.loop.now()
+        return self.machine.clock(self.loop.now()) if self.machine.drifts else self.loop.now()
 
     def call(self, peer: str, request: Request[Any]) -> Future:
         call = Call(loop=self.loop)

@@ -40,6 +40,9 @@ class Meddler(Protocol):
     def __call__(self, message: Any) -> float | None:
         """By how many seconds it holds this one up; None if it swallows it."""
 
+    def severs(self, source: Any, destination: Any) -> bool:
+        """Does nothing at all get from that host to the other?"""
+
 
 @dataclass(slots=True, eq=False)
 class Network:
@@ -50,12 +53,30 @@ class Network:
     fifo: bool
     meddlers: list[Meddler] = field(default_factory=list)
     on_dropped: Callable[[Message, str], None] = lambda _message, _why: None
+    links: dict[str, float] = field(default_factory=dict)
+    """Bytes a second of each, by name: a star has two for each machine."""
+    machines: dict[str, Machine] = field(default_factory=dict)
     messages: int = 0
     bytes: float = 0.0
     after: Callable[[float, Message], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.after = self.loop.after
+
+    def attach(self, machine: Machine) -> None:
+        self.machines[machine.name] = machine
+        for side in ("out", "in"):
+            self.links[f"{machine.name} {side}"] = machine.nic_bytes_per_s
+
+    def path(self, source: Machine, destination: Machine) -> tuple[str, ...]:
+        """The links that a message passes over."""
+        return () if source is destination else (f"{source.name} out", f"{destination.name} in")
+
+    def set_capacity(self, link: str, bytes_per_s: float) -> None:
+        """A NIC is as wide as the narrower of its sides."""
+        self.links[link] = bytes_per_s
+        machine = self.machines[link.rpartition(" ")[0]]
+        machine.nic_bytes_per_s = min(self.links[f"{machine.name} {side}"] for side in ("out", "in"))
 
     def send(self, message: Message, source: Machine, destination: Machine, nbytes: float) -> None:
         """Put a message on the wire.  It goes out even if it is lost on the way."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.messages import Entry, Push
-from core.node import Fenced, Kept
+from core.node import Fenced, Kept, StoreFailed
 from sim.device import Machine
 from sim.loop import Event, Future, Life, SimLoop
 
@@ -55,10 +55,10 @@ class Disk:
 class Operation(Event):
     """Something the disk is to do: how many bytes that moves, what is then so, and who is to hear of it."""
 
-    __slots__ = ("effect", "future", "nbytes", "store")
+    __slots__ = ("effect", "future", "nbytes", "store", "writes")
 
-    def __init__(self, store: DiskStore, nbytes: Callable[[], int], effect: Callable[[], Any]) -> None:
-        self.store, self.nbytes, self.effect = store, nbytes, effect
+    def __init__(self, store: DiskStore, nbytes: Callable[[], int], effect: Callable[[], Any], *, writes: bool) -> None:
+        self.store, self.nbytes, self.effect, self.writes = store, nbytes, effect, writes
         self.future = store.loop.create_future()
 
     def __call__(self) -> None:
@@ -76,7 +76,7 @@ class DiskStore:
         """The first is under way."""
 
     def read(self) -> Future:
-        return self._begin(self.disk.nbytes, self.disk.kept)
+        return self._begin(self.disk.nbytes, self.disk.kept, writes=False)
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
         told = json.loads(json.dumps(manifest))
@@ -85,9 +85,9 @@ class DiskStore:
     def append(self, entries: Sequence[Entry]) -> Future:
         return self._begin(lambda: length_of(entries), lambda: self.disk.add(entries))
 
-    def _begin(self, nbytes: Callable[[], int], effect: Callable[[], Any]) -> Future:
+    def _begin(self, nbytes: Callable[[], int], effect: Callable[[], Any], *, writes: bool = True) -> Future:
         """The future of an operation; of a life that is over it never ends."""
-        operation = Operation(self, nbytes, effect)
+        operation = Operation(self, nbytes, effect, writes=writes)
         if self.life.up:
             self.disk.life = max(self.disk.life, self.life.incarnation)
             self._operations.append(operation)
@@ -97,7 +97,7 @@ class DiskStore:
 
     def _go(self) -> None:
         operation = self._operations[0]
-        self.loop.after(operation.nbytes() * self.payload_scale / self.machine.disk_bytes_per_s, operation)
+        self.loop.after(self.machine.disk_takes(operation.nbytes() * self.payload_scale), operation)
 
     def done(self, operation: Operation) -> None:
         """The disk has had its time; its effect and its end are of one moment, and nothing is acknowledged after a fence."""
@@ -105,13 +105,19 @@ class DiskStore:
             return
         self._operations.popleft()
         fenced = self.disk.life > self.life.incarnation
-        result = None if fenced else operation.effect()
+        full = operation.writes and bool(self.machine.full_disk)
+        result = None if fenced or full else operation.effect()
         if operation.future.done():
             pass  # whoever asked has been cancelled
         elif fenced:
             reason = f"the store of {self.life.name} belongs to life {self.disk.life} by now; this is {self.life.incarnation}"
             operation.future.set_exception(Fenced(reason))
             operation.future.exception()  # that nobody waits for it is nobody's error
+        elif full:
+            for cause in self.machine.full_disk:
+                cause.bit["writes failed"] += 1
+            operation.future.set_exception(StoreFailed(f"the store of {self.life.name} on {self.machine.name}: no space left on device"))
+            operation.future.exception()
         else:
             operation.future.set_result(result)
         if self._operations:

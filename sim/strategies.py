@@ -23,7 +23,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from core.job import SUPERVISOR
-from scenarios.load import role_names, validate
+from scenarios.load import validate
+from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
 from scenarios.schema import Scenario
 
@@ -159,7 +160,7 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
             "machines": draw(st.just(roles) | st.integers(1, roles + 2)),
             "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
             "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
-            "memory": "100 MB/s",
+            "memory_bandwidth": "100 MB/s",
             "disk": draw(st.sampled_from(("2 MB/s", "200 kB/s"))),
             "start_up": draw(milliseconds(0, 300)),
         },
@@ -257,9 +258,9 @@ def healed_s(scenario: Scenario) -> float:
     """When the last fault is over and whoever it killed has been started again."""
     ends = [0.0]
     for fault in scenario.fault:
-        lasting = fault.repair if fault.kind == "crash" else fault.for_
-        ends.append(fault.at + (math.inf if lasting is None else lasting))
-    return max(ends) + scenario.cluster.start_up
+        last_s = fault.at if fault.every is None else fault.until
+        ends.append(last_s + fault.notice_s + (math.inf if fault.lasting is None else fault.lasting.longest_s))
+    return max(ends) + scenario.cluster.start_up.longest_s
 
 
 def toml(drawn: Tables) -> str:

@@ -74,7 +74,3 @@ class Toll:
             if felled.updates is not None:
                 felled.fault.bit["updates lost"] += felled.updates - self._durable.get(role, 0)
         self._felled.clear()
-        for machine in self.cluster.machines.values():
-            for index, lost_s in machine.lost_s.items():
-                self.cluster.faults[index].bit["computing seconds lost"] += lost_s  # type: ignore[assignment]
-            machine.lost_s.clear()

@@ -12,7 +12,8 @@ import pytest
 from core.job import Stop, Synchronous
 from core.rules import Momentum
 from models.catalogue import BUNDLED
-from scenarios.load import ScenarioError, bundled, load, role_names, validate
+from scenarios.load import ScenarioError, bundled, load, validate
+from scenarios.places import role_names
 from scenarios.plan import not_honoured, plan, roles
 from scenarios.protocols import Downpour, WarmStart
 from scenarios.schema import HONOURED_BY, Scenario

@@ -173,7 +173,7 @@ def test_who_is_not_hit_computes_as_before(file: Any, monkeypatch: pytest.Monkey
     apart = (
         TIMING.replace("[network]\n", '[network]\nmodel = "latency"\n')
         .split("[[fault]]")[0]
-        .replace("[cluster]", '[cluster]\nmemory = "1 TB/s"')
+        .replace("[cluster]", '[cluster]\nmemory_bandwidth = "1 TB/s"')
     )
     apart = apart.replace('nic = "1 MB/s"', 'nic = "1 TB/s"').replace("sigma = 0.2", "sigma = 0")
     pushed = []

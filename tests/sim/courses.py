@@ -140,7 +140,7 @@ def small(*faults: dict[str, Any], **protocol: Any) -> Tables:
         "schema": 1, "seed": 1, "numerics": "timing",
         "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "50 MFLOP"}},
         "protocol": told | {"deadline": "300 ms"} | protocol,
-        "cluster": {"speed": "1 GFLOP/s", "memory": "100 MB/s", "disk": "2 MB/s", "start_up": "100 ms"},
+        "cluster": {"speed": "1 GFLOP/s", "memory_bandwidth": "100 MB/s", "disk": "2 MB/s", "start_up": "100 ms"},
         "network": {"model": "fifo", "nic": "10 MB/s", "latency": "50 us"},
         "fault": list(faults),
     }  # fmt: skip

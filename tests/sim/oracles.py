@@ -147,7 +147,7 @@ def bound_s(scenario: Scenario) -> float:
     waiting = 4 * 4 + (10 * (protocol.replicas - 1) if protocol.warmstart else 0)
     slice_bytes = 4 * cost.parameters / protocol.shards
     step = cost.flops / cluster.speed.median * 2.72 ** (3 * (cluster.speed.sigma + cluster.jitter.sigma))
-    round_trip = 2 * network.latency + 2 * (protocol.replicas + protocol.shards) * slice_bytes * (1 / network.nic + 3 / cluster.memory)
+    round_trip = 2 * network.latency + 2 * (protocol.replicas + protocol.shards) * slice_bytes * (1 / network.nic + 3 / cluster.memory_bandwidth)
     updates = protocol.stop.updates
     assert updates is not None
     timings, written_s = Timings(protocol.detect_within), slice_bytes / cluster.disk
@@ -158,4 +158,4 @@ def bound_s(scenario: Scenario) -> float:
         round_trip += 3 * protocol.replicas * written_s
     training = waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
     evaluating = 2 * (protocol.evaluate_every + 4 * protocol.deadline) if scenario.numerics == "real" else 0.0
-    return noticing + 2 * (training + cluster.start_up) + evaluating
+    return noticing + 2 * (training + cluster.start_up.longest_s) + evaluating

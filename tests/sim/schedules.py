@@ -17,7 +17,7 @@ def small(*faults: Tables, **protocol: Any) -> Tables:
             "kind": "downpour", "replicas": 1, "shards": 2, "batch": 1, "rule": {"kind": "sgd", "learning_rate": 1}, "local_rate": 0,
             "detect_within": "100 ms", "deadline": "1 s", "evaluate_every": "400 ms", "stop": {"updates": 4},
         } | protocol,
-        "cluster": {"speed": "1 GFLOP/s", "memory": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
+        "cluster": {"speed": "1 GFLOP/s", "memory_bandwidth": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
         "network": {"nic": "10 MB/s", "latency": "1 ms"},
         "fault": list(faults),
     }  # fmt: skip
