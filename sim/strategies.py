@@ -258,7 +258,7 @@ def healed_s(scenario: Scenario) -> float:
     """When the last fault is over and whoever it killed has been started again."""
     ends = [0.0]
     for fault in scenario.fault:
-        last_s = fault.at if fault.every is None else fault.until
+        last_s = fault.begins_s if fault.every is None else fault.until
         ends.append(last_s + fault.notice_s + (math.inf if fault.lasting is None else fault.lasting.longest_s))
     return max(ends) + scenario.cluster.start_up.longest_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from statistics import fmean
 
@@ -16,6 +17,13 @@ from sim.device import Device, Machine
 from sim.loop import SimLoop
 
 
+class Fault:
+    """What takes note of what it did."""
+
+    def __init__(self) -> None:
+        self.bit: Counter[str] = Counter()
+
+
 class Bench:
     """A machine of 1 FLOP/s and 2 B/s, and one process on it."""
 
@@ -24,6 +32,7 @@ class Bench:
         self.machine = Machine("machine/0", 1.0, 2.0, 1.0, 1.0)
         self.device = Device(self.loop, self.machine, random.Random(seed), sigma)
         self.ended: list[float] = []
+        self.faults = defaultdict[int, Fault](Fault)
 
     def begin(self, flops: float, nbytes: float = 0.0) -> None:
         self.device.begin(Cost(flops, nbytes), lambda: self.ended.append(self.loop.time()))
@@ -37,12 +46,15 @@ class Bench:
         def change() -> None:
             self.device.settle()
             if factor is None:
-                del self.machine.slowdowns[fault]
+                del self.machine.slowdowns[self.faults[fault]]
             else:
-                self.machine.slowdowns[fault] = factor
+                self.machine.slowdowns[self.faults[fault]] = factor
             self.device.retime()
 
         self.at(time_s, change)
+
+    def lost_s(self, fault: int = 0) -> float:
+        return self.faults[fault].bit["computing seconds lost"]
 
     def run(self) -> list[float]:
         self.loop.run()
@@ -69,7 +81,7 @@ def test_a_slowdown_that_ends_in_the_middle_costs_what_it_lasted() -> None:
     bench.slows(2.0, 4.0)
     bench.slows(6.0, None)
     assert bench.run() == [2.0 + 4.0 + 5.0]
-    assert bench.machine.lost_s == {0: 3.0}
+    assert bench.lost_s() == 3.0
 
 
 def test_slowdowns_that_overlap_multiply() -> None:
@@ -83,10 +95,10 @@ def test_slowdowns_that_overlap_multiply() -> None:
 
 def test_a_slowdown_in_effect_counts_from_the_beginning() -> None:
     bench = Bench()
-    bench.machine.slowdowns[0] = 4.0
+    bench.machine.slowdowns[bench.faults[0]] = 4.0
     bench.begin(5.0)
     assert bench.run() == [20.0]
-    assert bench.machine.lost_s == {0: 15.0}
+    assert bench.lost_s() == 15.0
 
 
 def test_a_pause_puts_off_the_end_by_its_length() -> None:
@@ -130,7 +142,7 @@ def test_a_slowdown_within_a_pause_costs_nothing() -> None:
     bench.slows(6.0, None)
     bench.at(10.0, bench.device.resume)
     assert bench.run() == [16.0]
-    assert bench.machine.lost_s.get(0, 0.0) == 0.0
+    assert bench.lost_s() == 0.0
 
 
 def test_a_change_at_the_very_end_changes_nothing() -> None:
@@ -204,7 +216,7 @@ def test_jitter_is_one_on_average_and_has_its_spread(sigma: float) -> None:
     for _ in range(20_000):
         bench.begin(1.0)
         draws.append(bench.device.left_s)
-        bench.device.running = None
+        bench.device.stop()
     error = math.sqrt((math.exp(sigma**2) - 1) / len(draws))
     assert abs(fmean(draws) - 1) < 4 * error
     logs = [math.log(draw) for draw in draws]
@@ -221,3 +233,66 @@ def test_drawn_times_are_whole_nanoseconds() -> None:
     bench = Bench(0.3)
     bench.begin(1.0)
     assert bench.device.left_s == round(bench.device.left_s, 9) != 1.0
+
+
+# processes that share cores
+
+
+class Crowd:
+    """Some processes on a machine that does 1 FLOP/s, of which each may use a share."""
+
+    def __init__(self, share: float = 1.0, processes: int = 2) -> None:
+        self.loop = SimLoop()
+        self.machine = Machine("machine/0", share, 2.0, 1.0, 1.0, share)
+        self.devices = [Device(self.loop, self.machine, random.Random(number), 0.0) for number in range(processes)]
+        self.ended: dict[int, float] = {}
+
+    def begin(self, number: int, flops: float) -> None:
+        self.devices[number].begin(Cost(flops, 0.0), lambda: self.ended.__setitem__(number, self.loop.time()))
+
+    def run(self) -> dict[int, float]:
+        self.loop.run()
+        return self.ended
+
+
+def test_two_that_compute_at_once_have_half_of_the_cores_each() -> None:
+    crowd = Crowd()
+    crowd.begin(0, 4.0)
+    crowd.loop.call_at(2.0, lambda: crowd.begin(1, 4.0))
+    assert crowd.run() == {0: 6.0, 1: 8.0}
+    assert [device.contention_s for device in crowd.devices] == [2.0, 2.0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), min_size=1, max_size=5))
+def test_sharing_loses_no_work_and_leaves_no_core_idle(planned: list[tuple[int, int]]) -> None:
+    """Whoever begins when, all is done when one process alone, after one another, would have done it."""
+    crowd = Crowd(processes=len(planned))
+    for number, (time_s, flops) in enumerate(planned):
+        crowd.loop.call_at(float(time_s), lambda number=number, flops=flops: crowd.begin(number, float(flops)))  # type: ignore[misc]
+    done_s = 0.0
+    for time_s, flops in sorted(planned):
+        done_s = max(done_s, time_s) + flops
+    assert max(crowd.run().values()) == pytest.approx(done_s)
+    for number, (time_s, flops) in enumerate(planned):
+        assert crowd.ended[number] - time_s == pytest.approx(flops + crowd.devices[number].contention_s)
+
+
+def test_as_long_as_there_are_cores_enough_nobody_waits() -> None:
+    crowd = Crowd(share=0.25, processes=5)
+    for number in range(4):
+        crowd.begin(number, 1.0)
+    assert crowd.run() == dict.fromkeys(range(4), 4.0)
+    crowd = Crowd(share=0.25, processes=5)
+    for number in range(5):
+        crowd.begin(number, 1.0)
+    assert crowd.run() == dict.fromkeys(range(5), pytest.approx(5.0))
+
+
+def test_one_that_is_paused_or_gone_leaves_its_cores_to_the_others() -> None:
+    for leave in (Device.pause, Device.stop):
+        crowd = Crowd()
+        crowd.begin(0, 8.0)
+        crowd.begin(1, 8.0)
+        crowd.loop.call_at(4.0, lambda crowd=crowd, leave=leave: leave(crowd.devices[1]))  # type: ignore[misc]
+        assert crowd.run() == {0: 10.0}
+        assert crowd.machine.computing == []
