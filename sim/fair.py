@@ -37,8 +37,8 @@ class Flow:
 
     def __init__(self, path: Sequence[Link], nbytes: float) -> None:
         self.path, self.nbytes = path, nbytes
-        self.bottleneck: Link | None = None
-        """None before it has joined and after it has left."""
+        self.bottleneck = NOWHERE
+        """Before it has joined and after it has left."""
         self.tag = 0.0
         """The reading of its bottleneck's clock at which it is through."""
         self.serial = -1
@@ -85,9 +85,13 @@ class Link:
 
 
 def left(flow: Flow, now: float) -> float:
-    """How many bytes it still has to carry."""
+    """How many bytes a flow that has joined still has to carry."""
     link = flow.bottleneck
-    return flow.nbytes if link is None else min(max(flow.tag - (link.clock + link.level * (now - link.since)), 0.0), flow.nbytes)
+    return min(max(flow.tag - (link.clock + link.level * (now - link.since)), 0.0), flow.nbytes)
+
+
+NOWHERE = Link("nowhere", 0.0)
+"""Not among the links of anybody; whoever has his bottleneck here carries nothing."""
 
 
 class Sharing:
@@ -116,7 +120,7 @@ class Sharing:
 
     def cancel(self, flow: Flow, now: float) -> None:
         """The flow ends here, with what it has carried; one that is over already is left alone."""
-        if flow.bottleneck is None:
+        if flow.bottleneck is NOWHERE:
             if flow in self._joining:
                 self._joining.remove(flow)
             return
@@ -213,8 +217,7 @@ class Sharing:
 
     def _leave(self, flow: Flow, carried_bytes: float) -> None:
         bottleneck = flow.bottleneck
-        assert bottleneck is not None
-        flow.bottleneck = None
+        flow.bottleneck = NOWHERE
         for link in flow.path:
             link.crowd -= 1
             link.carried_bytes += carried_bytes
@@ -448,5 +451,4 @@ class Sharing:
 
 def rate_of(flow: Flow) -> float:
     """Bytes a second at present."""
-    assert flow.bottleneck is not None
     return flow.bottleneck.level

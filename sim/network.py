@@ -14,13 +14,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core import chance
 from scenarios.distributions import Distribution
 from scenarios.topology import Wiring
 from sim.device import Machine
-from sim.fair import Flow, Link, Sharing
+from sim.fair import NOWHERE, Flow, Link, Sharing
 from sim.loop import Event, SimLoop
 
 PACKET_BYTES = 1500
@@ -235,7 +235,7 @@ class Transfer(Flow):
 
     def __init__(self, route: Route, nbytes: float, message: Message | None, after_s: float) -> None:
         """`message`: None if nobody will receive it; it arrives so long after its last byte has left."""
-        self.path, self.nbytes, self.bottleneck = route.links, nbytes, None
+        self.path, self.nbytes, self.bottleneck = route.links, nbytes, NOWHERE
         self.message, self.after_s = message, after_s
 
 
@@ -283,49 +283,44 @@ class Fair(Network, Event):
                 self.on_dropped(message, f"{destination.name} is down")
         else:
             self.sharing.join(Transfer(route, nbytes, received, delay_s))
-            now = self.loop.env._now
-            if self._awake_s != now:
-                self._awake_s = now
-                self.loop.env.schedule(self, LATE)
+            if self._awake_s != self.loop.env._now:
+                self._wake(0.0)
 
     def __call__(self) -> None:
-        env = self.loop.env
-        now = env._now
+        now = self.loop.env._now
         if now != self._awake_s:
             return
         sharing, after = self.sharing, self.after
-        for transfer in sharing.settle(now):
+        for transfer in cast("list[Transfer]", sharing.settle(now)):
             if transfer.message is not None:
                 after(transfer.after_s, transfer.message)
         due = sharing.next_due()
         if due < inf:
-            delay_s = due - now
-            self._awake_s = now + delay_s
-            env.schedule(self, LATE, delay_s)
+            self._wake(due - now)
         else:
             self._awake_s = inf
 
-    def settle_now(self) -> None:
-        """When everything else of this instant is over."""
-        if self._awake_s != self.loop.env._now:
-            self._awake_s = self.loop.env._now
-            self.loop.env.schedule(self, LATE)
+    def _wake(self, delay_s: float) -> None:
+        """Settle so much later, when everything else of that instant is over."""
+        env = self.loop.env
+        self._awake_s = env._now + delay_s
+        env.schedule(self, LATE, delay_s)  # type: ignore[arg-type]
 
     def set_capacity(self, link: str, bytes_per_s: float) -> None:
         super().set_capacity(link, bytes_per_s)
         self.sharing.change(self.links[link], bytes_per_s)
-        self.settle_now()
+        self._wake(0.0)
 
     def tear_down(self, machine: Machine) -> None:
         now = self.loop.env._now
         for name in self.wiring.attachments[machine.name]:
             link = self.links[name]
-            for transfer in self.sharing.across(link):
+            for transfer in cast("list[Transfer]", self.sharing.across(link)):
                 if link in (transfer.path[0], transfer.path[-1]):  # in a graph it may only pass through
                     self.sharing.cancel(transfer, now)
                     if transfer.message is not None:
                         self.on_dropped(transfer.message, f"{machine.name} went down")
-        self.settle_now()
+        self._wake(0.0)
 
 
 MODELS: dict[str, type[Network]] = {"latency": Latency, "fifo": Fifo, "fair": Fair}
