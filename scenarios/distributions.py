@@ -145,3 +145,8 @@ def distribution(value: Any) -> Any:
 
 
 Durations = Annotated[Distribution, BeforeValidator(distribution)]
+
+
+def constant(seconds: float) -> Distribution:
+    """Always that."""
+    return Distribution.model_construct(constant=Constant.model_construct(value=seconds))

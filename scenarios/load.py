@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 import tomllib
@@ -17,6 +16,8 @@ from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from scenarios.faults import Fault
 from scenarios.schema import Scenario
+from scenarios.topology import Unwired, machine_names, wire
+from scenarios.words import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,15 @@ def anchor(raw: dict[str, Any], folder: Path) -> None:
         file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
         if Path(file).suffix in (".py", ".npz", ".safetensors") and not Path(file).is_file() and (folder / file).is_file():
             raw[table][key] = f"{folder / file}{colon}{function}"
+    anchor_files(raw.get("network"), folder)
+
+
+def anchor_files(table: Any, folder: Path) -> None:
+    """The same for every key `file`, however deep: of a distribution, of a topology."""
+    for value in table.values() if isinstance(table, dict) else table if isinstance(table, list) else ():
+        anchor_files(value, folder)
+    if isinstance(table, dict) and isinstance(file := table.get("file"), str) and not Path(file).is_file() and (folder / file).is_file():
+        table["file"] = str(folder / file)
 
 
 def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mistake]]:
@@ -148,6 +158,7 @@ def in_words(problem: Any, file: str) -> Mistake:
     """One of pydantic's errors: what was found, what is allowed, the nearest name."""
     loc = problem["loc"]
     path = ".".join(str(part) for index, part in enumerate(loc) if not is_tag(part, loc[:index]))
+    path = path.removesuffix(".constant.value")  # a plain duration that stands for a distribution
     if problem["type"].startswith("union_tag"):
         path = f"{path}.kind"
     tell = TOLD.get(
@@ -193,12 +204,6 @@ def short(found: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The question whether the nearest of the names was meant, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def is_tag(part: int | str, before: Sequence[int | str]) -> bool:
     """Pydantic puts the tag of a tagged union into the path, which nobody wrote: ("fault", 0, "crash", "at")."""
     tables = tables_at(before)
@@ -209,11 +214,12 @@ def tables_at(loc: Sequence[int | str]) -> set[type[BaseModel]]:
     """The tables that may stand at that place of the schema; several where a kind has yet to be told."""
     models: set[type[BaseModel]] = {Scenario}
     for part in loc:
+        tagged = {model for model in models if tag(model) == part} if len(models) > 1 else set()
         fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
-        if fields:
+        if tagged:  # first, since "racks" is also a key of that table
+            models = tagged
+        elif fields:
             models = {found for field in fields for found in models_in(field.annotation)}
-        else:
-            models = {model for model in models if tag(model) == part} or models  # the tag of a union, or a list's index
     return models
 
 
@@ -237,6 +243,7 @@ def tag(model: type[BaseModel]) -> str:
 def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
     model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
+    yield from senseless_network(sections)
     if model is not None:
         yield from senseless_model(model, data)
         yield from missing_file("model.network", model.network)
@@ -278,11 +285,26 @@ def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
         yield "model.layers", f"only bundled networks have layers; {model.network!r} makes its own"
 
 
+def machines_of(sections: dict[str, Any]) -> list[str]:
+    """The cluster's machines, without the head; none where it cannot be told how many there are."""
+    cluster, protocol = sections.get("cluster"), sections.get("protocol")
+    if cluster is not None and cluster.machines:
+        return machine_names(cluster.machines)
+    return machine_names(len(role_names(protocol, real=sections.get("numerics") != "timing"))) if protocol is not None else []
+
+
+def senseless_network(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    network, machines = sections.get("network"), machines_of(sections)
+    if network is not None and machines:
+        try:
+            wire(network, machines)
+        except Unwired as error:
+            yield from error.mistakes
+
+
 def senseless_faults(sections: dict[str, Any], protocol: Any) -> Iterable[tuple[str, str]]:
-    cluster = sections.get("cluster")
     roles = role_names(protocol, real=sections.get("numerics") != "timing")
-    machines = cluster.machines if cluster is not None and cluster.machines else len(roles)
-    names = [*roles, SUPERVISOR, *(f"machine/{number}" for number in range(machines))]
+    names = [*roles, SUPERVISOR, *machines_of(sections)]
     gone: set[str] = set()
     for number, fault in enumerate(sections.get("fault") or ()):
         if fault is None:

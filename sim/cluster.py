@@ -25,6 +25,7 @@ from core.roles import Promoted, live
 from core.shard import Shard
 from core.work import Diverged
 from scenarios.plan import Plan, roles
+from scenarios.topology import HEAD, machine_names, wire
 from sim import faults
 from sim.accounts import Accounts, State
 from sim.device import Device, Machine
@@ -32,7 +33,7 @@ from sim.hands import Hands, Running
 from sim.head import Head, LedgerStore
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
-from sim.network import Network
+from sim.network import MODELS
 from sim.outlook import Outlook
 from sim.store import Disk, DiskStore
 from sim.toll import Toll
@@ -46,12 +47,13 @@ class Cluster:
         scenario, self.seed = plan.scenario, plan.scenario.seed
         self.real, self.start_up_s = scenario.numerics == "real", scenario.cluster.start_up
         self._record = journal.recorder("cluster", 0, loop.now)
-        self.network = Network(loop, scenario.network.latency, fifo=scenario.network.model == "fifo")
-        self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         self.roles = [role.name for role in roles(scenario, real=self.real)]
-        self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(self.roles)))}
+        names = machine_names(scenario.cluster.machines or len(self.roles))
+        self.machines = {name: self.machine(name) for name in names}
+        self.network = MODELS[scenario.network.model](loop, wire(scenario.network, names), scenario.network.latency, self.seed)
+        self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
-        self.head = Head(self, self.machine(None))
+        self.head = Head(self, self.machine(HEAD))
         self.accounts = Accounts((*self.roles, SUPERVISOR), (*self.machines, self.head.machine.name))
         self.places: dict[str, Place] = {SUPERVISOR: self.head.place}
         self.disks: dict[tuple[str, str], Disk] = {}
@@ -69,11 +71,11 @@ class Cluster:
 
     # the world
 
-    def machine(self, number: int | None) -> Machine:
-        cluster, name = self.plan.scenario.cluster, "head" if number is None else f"machine/{number}"
-        lucky = cluster.speed.sigma and number is not None
+    def machine(self, name: str) -> Machine:
+        cluster = self.plan.scenario.cluster
+        lucky = cluster.speed.sigma and name != HEAD
         speed = chance.stream(self.seed, name, "speed").lognormvariate(0.0, cluster.speed.sigma) if lucky else 1.0
-        return Machine(name, round(cluster.speed.median * speed), cluster.memory, cluster.disk, self.plan.scenario.network.nic)
+        return Machine(name, round(cluster.speed.median * speed), cluster.memory, cluster.disk)
 
     def home(self, role: str) -> Machine:
         """Where a role lives, or lived last, or shall live first."""
@@ -201,6 +203,7 @@ class Cluster:
         if not machine.up:
             return
         machine.up = False
+        self.network.tear_down(machine)
         self.accounts.machine_down(machine.name, self.now())
         self.record("crashed", machine.name, note=fault.name)
         for running in list(self.hands[machine.name].running.values()):

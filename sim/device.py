@@ -9,23 +9,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from core.work import Cost
 from sim.loop import Event, SimLoop
 
+if TYPE_CHECKING:
+    from sim.network import Route
+
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """Where processes run: speed, memory, disk, and one full-duplex NIC."""
+    """Where processes run: speed, memory, disk, and what the network keeps of it."""
 
     name: str
     flops_per_s: float
     memory_bytes_per_s: float
     disk_bytes_per_s: float
-    nic_bytes_per_s: float
     up: bool = True
+    routes: dict[Machine, Route] = field(default_factory=dict)
+    """To the machines that it has sent something to."""
     sent_until: float = 0.0
-    """The outgoing side of the NIC is taken until then."""
+    """The outgoing side of the NIC is taken until then, where messages take turns."""
     received_until: float = 0.0
     slowdowns: dict[int, float] = field(default_factory=dict)
     """Factor of each slowdown in effect, by fault."""

@@ -21,7 +21,7 @@ class Bench:
 
     def __init__(self, sigma: float = 0.0, seed: int = 0) -> None:
         self.loop = SimLoop()
-        self.machine = Machine("machine/0", 1.0, 2.0, 1.0, 1.0)
+        self.machine = Machine("machine/0", 1.0, 2.0, 1.0)
         self.device = Device(self.loop, self.machine, random.Random(seed), sigma)
         self.ended: list[float] = []
 
