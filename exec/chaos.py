@@ -18,6 +18,8 @@ from typing import Any, Protocol, Self
 from core import chance
 from core.node import Recorder
 from core.reports import Process
+from scenarios.declared import Real, real_faults
+from scenarios.faults import Delay, Duplication, Loss, Slowdown
 from scenarios.schema import Scenario
 
 PERIOD_S = 0.01
@@ -37,8 +39,8 @@ class Victims(Protocol):
         """Kill it; its role may not begin again here before the future is done."""
 
 
-def matches(target: str, *names: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, target) for name in names)
+def matches(targets: Iterable[str], *names: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, target) for target in targets for name in names)
 
 
 class Faults:
@@ -47,53 +49,53 @@ class Faults:
     def __init__(self, scenario: Scenario, machine: str, victims: Victims, *, now: Callable[[], float], record: Recorder) -> None:
         """`machine`: as "machine/0"; faults aimed at it hit all that runs there."""
         self.machine, self.victims, self.now, self.record = machine, victims, now, record
-        self.faults = [(f"fault.{number} {fault.kind}", fault) for number, fault in enumerate(scenario.fault)]
+        self.faults = real_faults(scenario.fault, scenario.seed)
 
     async def run(self) -> None:
         """Each at its time.  One that falls at a moment which had passed when this machine came up is over; one that lasts goes on."""
         once = {"crash": self.crash, "pause": self.pause}
-        doing = [self.at(name, fault, once[fault.kind]) for name, fault in self.faults if fault.kind in once and fault.at >= self.now()]
-        doing += [self.slow_down(name, fault) for name, fault in self.faults if fault.kind == "slowdown"]
+        doing = [self.at(one, once[one.fault.kind]) for one in self.faults if one.fault.kind in once and one.at_s >= self.now()]
+        doing += [self.slow_down(one) for one in self.faults if one.fault.kind == "slowdown"]
         await asyncio.gather(*doing)
 
-    async def at(self, name: str, fault: Any, act: Callable[[str, Any, dict[Process, str]], Any]) -> None:
-        await asyncio.sleep(max(0.0, fault.at - self.now()))
-        if hit := self.hit(fault):
-            await act(name, fault, hit)
+    async def at(self, one: Real, act: Callable[[Real, dict[Process, str]], Any]) -> None:
+        await asyncio.sleep(max(0.0, one.at_s - self.now()))
+        if hit := self.hit(one):
+            await act(one, hit)
 
-    def hit(self, fault: Any) -> dict[Process, str]:
+    def hit(self, one: Real) -> dict[Process, str]:
         """Whoever runs here now and is meant, with the role."""
-        return {process: role for process, role in self.victims.roles().items() if matches(fault.target, role, self.machine)}
+        return {process: role for process, role in self.victims.roles().items() if matches(one.fault.target, role, self.machine)}
 
-    async def crash(self, name: str, fault: Any, hit: dict[Process, str]) -> None:
+    async def crash(self, one: Real, hit: dict[Process, str]) -> None:
         hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for process in hit:
-            self.victims.fell(process, name, hold)
-        if fault.repair is not None:
-            await asyncio.sleep(fault.repair)
+            self.victims.fell(process, one.name, hold)
+        if one.lasting_s < math.inf:
+            await asyncio.sleep(one.lasting_s)
             hold.set_result(None)
 
-    async def pause(self, name: str, fault: Any, hit: dict[Process, str]) -> None:
+    async def pause(self, one: Real, hit: dict[Process, str]) -> None:
         for role in hit.values():
-            self.record("paused", role, note=name)
-        await self.stop_for(hit, fault.for_)
+            self.record("paused", role, note=one.name)
+        await self.stop_for(hit, one.lasting_s)
         for role in hit.values():
-            self.record("resumed", role, note=name)
+            self.record("resumed", role, note=one.name)
 
-    async def slow_down(self, name: str, fault: Any) -> None:
+    async def slow_down(self, one: Real) -> None:
         """Whoever is meant and runs here, for as long as it lasts: who begins meanwhile is as slow."""
-        await asyncio.sleep(max(0.0, fault.at - self.now()))
-        until_s = fault.at + fault.for_ if fault.for_ is not None else math.inf
-        slowed: dict[Process, str] = {}
-        while self.now() < until_s:
-            hit = self.hit(fault)
+        assert isinstance(one.fault, Slowdown)
+        await asyncio.sleep(max(0.0, one.at_s - self.now()))
+        factor, slowed = one.fault.factor, dict[Process, str]()
+        while self.now() < one.at_s + one.lasting_s:
+            hit = self.hit(one)
             if hit != slowed:
                 slowed = hit
-                self.record("slowed", self.machine, value=fault.factor, note=f"{name} of {', '.join(hit.values()) or 'nobody'}")
-            await self.stop_for(hit, PERIOD_S * (1 - 1 / fault.factor))
-            await asyncio.sleep(PERIOD_S / fault.factor)
+                self.record("slowed", self.machine, value=factor, note=f"{one.name} of {', '.join(hit.values()) or 'nobody'}")
+            await self.stop_for(hit, PERIOD_S * (1 - 1 / factor))
+            await asyncio.sleep(PERIOD_S / factor)
         if slowed:
-            self.record("slowed", self.machine, value=1.0, note=name)
+            self.record("slowed", self.machine, value=1.0, note=one.name)
 
     async def stop_for(self, processes: Iterable[Process], seconds: float) -> None:
         """Whatever becomes of the fault meanwhile, or of the role, nobody is left stopped."""
@@ -119,31 +121,30 @@ class Fate:
 class Interference:
     """Declared faults of messages, as they hit the calls of one host."""
 
-    def __init__(self, faults: Iterable[tuple[str, Any]], own: tuple[str, ...], stream: random.Random) -> None:
+    def __init__(self, faults: Iterable[Real], own: tuple[str, ...], stream: random.Random) -> None:
         self.faults, self.own, self.stream = list(faults), own, stream
 
     @classmethod
     def of(cls, scenario: Scenario, role: str, life: int, machine: str) -> Self | None:
         """None where nothing of the kind is declared."""
-        kinds = ("loss", "delay", "duplication")
-        faults = [(f"fault.{number} {fault.kind}", fault) for number, fault in enumerate(scenario.fault) if fault.kind in kinds]
+        faults = [one for one in real_faults(scenario.fault, scenario.seed) if isinstance(one.fault, Loss | Delay | Duplication)]
         return cls(faults, (role, machine), chance.stream(scenario.seed, f"{role}#{life}", "interference")) if faults else None
 
     def judge(self, peer: str, now_s: float, record: Recorder) -> Fate:
         """What becomes of a call to that peer that is made now."""
         fate = Fate()
-        for name, fault in self.faults:
-            if not matches(fault.target, peer, *self.own) or now_s < fault.at or (fault.for_ is not None and now_s > fault.at + fault.for_):
+        for name, fault, at_s, lasting_s in self.faults:
+            if not matches(fault.target, peer, *self.own) or not at_s <= now_s <= at_s + lasting_s:
                 continue
-            if fault.kind == "delay":
+            if isinstance(fault, Delay):
                 fate.delay_s += fault.by
                 record("delayed", peer, 0, fault.by, name)
-            elif fault.kind == "loss":
+            elif isinstance(fault, Loss):
                 fate.request_lost |= self.stream.random() < fault.probability
                 fate.reply_lost |= self.stream.random() < fault.probability
                 if fate.request_lost or fate.reply_lost:
                     record("dropped", peer, 0, 0.0, name)
-            elif self.stream.random() < fault.probability:
+            elif isinstance(fault, Duplication) and self.stream.random() < fault.probability:
                 fate.twice = True
                 record("doubled", peer, 0, 0.0, name)
         return fate

@@ -11,6 +11,7 @@ from exec.jobfile import JobFile
 from report.folder import RunFolder
 from report.summary import summarise
 from report.tally import Tally
+from scenarios.declared import real_faults
 from scenarios.plan import not_honoured
 from scenarios.schema import Scenario
 
@@ -61,10 +62,10 @@ def merge(folder: RunFolder) -> list[Record]:
 def declared(scenario: Scenario, records: list[Record]) -> list[dict[str, Any]]:
     """Every declared fault with what it bit: lines of the journal that name it."""
     found = []
-    for number, fault in enumerate(scenario.fault):
-        name = f"fault.{number} {fault.kind}"
+    for name, fault, at_s, _ in real_faults(scenario.fault, scenario.seed):
         bit = Counter(record.event for record in records if record.note.startswith(name))
-        found.append({"kind": fault.kind, "target": fault.target, "at_s": fault.at, "bit": dict(sorted(bit.items()))})
+        target = fault.target[0] if len(fault.target) == 1 else list(fault.target)
+        found.append({"kind": fault.kind, "target": target, "at_s": at_s, "bit": dict(sorted(bit.items()))})
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from core import chance
 from scenarios.cluster import Cluster
-from scenarios.faults import Aimed, Plain, Preset, Slowdown, Trace
+from scenarios.faults import Aimed, Crash, Delay, Duplication, Loss, Pause, Plain, Preset, Slowdown, Trace
 from scenarios.places import Places
 from scenarios.presets import spelled_out
 from scenarios.traces import read_trace
@@ -67,3 +69,38 @@ def told(index: int, table: Any) -> str:
     """A table as a person would point at it."""
     what = table.name if isinstance(table, Preset) else table.file if isinstance(table, Trace) else f"of {', '.join(table.target)}"
     return f"fault.{index} {table.kind} {what}"
+
+
+FOR_REAL = Crash | Pause | Slowdown | Loss | Delay | Duplication
+"""What real processes and their messages can be made to suffer: at a given time, those of a role or a machine."""
+
+
+class Real(NamedTuple):
+    """A fault as real processes carry it out; `lasting_s` is infinite if it never ends."""
+
+    name: str
+    fault: FOR_REAL
+    at_s: float
+    lasting_s: float
+
+
+def real_faults(tables: Iterable[Any], seed: int) -> list[Real]:
+    """Those of a scenario that can be carried out for real.  Whoever asks draws the same lengths."""
+    found = []
+    for index, table in enumerate(tables):
+        if isinstance(table, FOR_REAL) and not why_not(table):
+            name = f"fault.{index} {table.kind}"
+            lasting_s = math.inf if table.lasting is None else table.lasting.draw(chance.stream(seed, name, "draws"))
+            found.append(Real(name, table, table.begins_s, lasting_s))
+    return found
+
+
+def why_not(table: Any) -> str:
+    """Why a fault cannot be carried out for real, "" if it can."""
+    if not isinstance(table, FOR_REAL):
+        return "only the simulator can do that"
+    if table.every is not None:
+        return "only the simulator draws when it strikes"
+    if any(target.startswith(("rack/", "power/", "pod/")) for target in table.target):
+        return "real machines have names of their own alone, as 'machine/0'"
+    return ""

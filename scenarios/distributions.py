@@ -31,14 +31,17 @@ class Constant(Table):
     def draw(self, _: random.Random) -> float:
         return self.value
 
-    residual = draw
-    """A timetable begins at 0."""
+    def residual(self, _: random.Random) -> float:
+        """A timetable begins at 0."""
+        return self.value
 
     @property
     def mean_s(self) -> float:
         return self.value
 
-    longest_s = mean_s
+    @property
+    def longest_s(self) -> float:
+        return self.value
 
 
 class Exponential(Table):
@@ -47,7 +50,8 @@ class Exponential(Table):
     def draw(self, stream: random.Random) -> float:
         return stream.expovariate(1 / self.mean)
 
-    residual = draw
+    def residual(self, stream: random.Random) -> float:
+        return self.draw(stream)  # it has no memory
 
     @property
     def mean_s(self) -> float:
@@ -62,7 +66,8 @@ class Weibull(Table):
         return stream.weibullvariate(self.scale_s, self.shape)
 
     def residual(self, stream: random.Random) -> float:
-        return self.scale_s * stream.gammavariate(1 + 1 / self.shape, 1.0) ** (1 / self.shape) * stream.random()
+        biased: float = stream.gammavariate(1 + 1 / self.shape, 1.0) ** (1 / self.shape)
+        return self.scale_s * biased * stream.random()
 
     @property
     def scale_s(self) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 
 from core.job import COORDINATOR, SUPERVISOR
 from scenarios.faults import Aimed, ClockDrift, Crash, Cut, OfDisks, Preset, Trace
-from scenarios.places import Places, nearest
+from scenarios.places import Places
 from scenarios.traces import TraceError, read_trace
 from scenarios.units import in_words
+from scenarios.words import nearest
 
 VITAL = ("shard", "mirror", COORDINATOR, SUPERVISOR)
 """What the names of roles begin with that the job cannot do without."""

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from scenarios.distributions import Distribution, Durations
 from scenarios.table import Positive, Probability, Table
-from scenarios.units import Duration, PositiveDuration, SignedDuration, Share
+from scenarios.units import Duration, PositiveDuration, Share, SignedDuration
 
 ROLE, MACHINE, GROUP, LINK = "role", "machine", "group", "link"
 
@@ -51,9 +51,9 @@ class Aimed(Table):
     """With neither `at` nor `every`: is it there from the beginning?"""
 
     @property
-    def begins_s(self) -> float | None:
-        """When it strikes for the first time; None if that is drawn."""
-        return self.at if self.at is not None else None if self.every is not None else 0.0
+    def begins_s(self) -> float:
+        """When it strikes, if that is not drawn."""
+        return self.at if self.at is not None else 0.0
 
     @property
     def lasting(self) -> Distribution | None:

@@ -16,8 +16,10 @@ from scenarios.cluster import Cluster, filled_in
 from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
 from scenarios.network import Network
-from scenarios.places import nearest, places
+from scenarios.places import places, role_names
 from scenarios.schema import Scenario
+from scenarios.topology import Unwired, machine_names, wire
+from scenarios.words import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +113,12 @@ def anchor(raw: dict[str, Any], folder: Path) -> None:
         file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
         if Path(file).suffix in (".py", ".npz", ".safetensors") and not Path(file).is_file() and (folder / file).is_file():
             raw[table][key] = f"{folder / file}{colon}{function}"
-    for table in (raw.get("cluster"), raw.get("fault")):
-        anchor_files(table, folder)
+    for name in ("cluster", "network", "fault"):
+        anchor_files(raw.get(name), folder)
 
 
 def anchor_files(table: Any, folder: Path) -> None:
-    """The same for every key `file`, however deep: of a distribution, of a trace."""
+    """The same for every key `file`, however deep: of a distribution, a topology, a trace."""
     for value in table.values() if isinstance(table, dict) else table if isinstance(table, list) else ():
         anchor_files(value, folder)
     if isinstance(table, dict) and isinstance(file := table.get("file"), str) and not Path(file).is_file() and (folder / file).is_file():
@@ -216,11 +218,12 @@ def tables_at(loc: Sequence[int | str]) -> set[type[BaseModel]]:
     """The tables that may stand at that place of the schema; several where a kind has yet to be told."""
     models: set[type[BaseModel]] = {Scenario}
     for part in loc:
+        tagged = {model for model in models if tag(model) == part} if len(models) > 1 else set()
         fields = [model.model_fields[str(part)] for model in models if part in model.model_fields]
-        if fields:
+        if tagged:  # first, since "racks" is also a key of that table
+            models = tagged
+        elif fields:
             models = {found for field in fields for found in models_in(field.annotation)}
-        else:
-            models = {model for model in models if tag(model) == part} or models  # the tag of a union, or a list's index
     return models
 
 
@@ -244,6 +247,7 @@ def tag(model: type[BaseModel]) -> str:
 def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
     model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
+    yield from senseless_network(sections)
     if model is not None:
         yield from senseless_model(model, data)
         yield from missing_file("model.network", model.network)
@@ -263,7 +267,10 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
         cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
-        there = places(protocol, cluster, network, real=sections.get("numerics") != "timing")
+        try:
+            there = places(protocol, cluster, network, real=sections.get("numerics") != "timing")
+        except Unwired:  # told above
+            there = places(protocol, cluster, Network(), real=sections.get("numerics") != "timing")
         yield from senseless_faults(sections.get("fault") or (), protocol, there)
 
 
@@ -285,3 +292,20 @@ def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
             yield "model.layers", f"found {list(widths)}; digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
     elif model.layers is not None:
         yield "model.layers", f"only bundled networks have layers; {model.network!r} makes its own"
+
+
+def machines_of(sections: dict[str, Any]) -> list[str]:
+    """The cluster's machines, without the head; none where it cannot be told how many there are."""
+    cluster, protocol = sections.get("cluster"), sections.get("protocol")
+    if cluster is not None and cluster.machines:
+        return machine_names(cluster.machines)
+    return machine_names(len(role_names(protocol, real=sections.get("numerics") != "timing"))) if protocol is not None else []
+
+
+def senseless_network(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    network, machines = sections.get("network"), machines_of(sections)
+    if network is not None and machines:
+        try:
+            wire(network, machines)
+        except Unwired as error:
+            yield from error.mistakes

@@ -27,7 +27,7 @@ def log_rate(scenario: Scenario, parameters: int, flops_per_sample: float) -> Lo
     push_bytes = -(-parameters // protocol.shards) * NARROW.get(wire, BYTES_OF_FLOAT32)
     between_pushes_s = samples_of_push(scenario) * flops_per_sample / cluster.speed.median
     required = protocol.all_replicas * push_bytes / between_pushes_s
-    return LogRate(min(required, network.nic) if network.model == "fifo" else required, cluster.disk)
+    return LogRate(required if network.model == "latency" else min(required, network.nic), cluster.disk)
 
 
 def samples_of_push(scenario: Scenario) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
+from scenarios.network import Network
+from scenarios.topology import Wiring, machine_names, wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,13 @@ class Places:
     roles: tuple[str, ...]
     """The supervisor's too."""
     machines: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Machines of each rack and power unit."""
-    links: tuple[str, ...] = ()
+    wiring: Wiring
 
     def of(self, *kinds: str) -> list[str]:
-        """All names of things of these kinds: "role", "machine", "group", "link"."""
-        there: dict[str, Iterable[str]] = {"role": self.roles, "machine": self.machines, "group": self.groups, "link": self.links}
+        """All names of things of these kinds: "role", "machine", "group" (a rack, pod or power unit), "link"."""
+        there: dict[str, Iterable[str]] = {
+            "role": self.roles, "machine": self.machines, "group": self.wiring.groups, "link": self.wiring.links
+        }  # fmt: skip
         return [name for kind in kinds for name in there[kind]]
 
     def hit(self, targets: Iterable[str], kinds: Iterable[str]) -> tuple[str, ...]:
@@ -35,17 +36,11 @@ class Places:
         return tuple(dict.fromkeys(found))
 
 
-def places(protocol: Any, cluster: Any, network: Any, *, real: bool) -> Places:
-    """Of a scenario's tables; `real`: are numerics, so that there is an evaluator?"""
+def places(protocol: Any, cluster: Any, network: Network, *, real: bool) -> Places:
+    """Of a scenario's tables; `real`: are numerics, so that there is an evaluator?  Raises Unwired."""
     roles = role_names(protocol, real=real)
-    machines = tuple(f"machine/{number}" for number in range(cluster.machines or len(roles)))
-    groups, links = joined(network, machines)
-    return Places((*roles, SUPERVISOR), machines, groups, links)
-
-
-def joined(_network: Any, machines: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Groups of these machines, and the links between them: in a star each machine has one each way, and there are no groups."""
-    return {}, tuple(f"{machine} {side}" for machine in (*machines, "head") for side in ("out", "in"))
+    machines = tuple(machine_names(cluster.machines or len(roles)))
+    return Places((*roles, SUPERVISOR), machines, wire(network, machines))
 
 
 def role_names(protocol: Any, *, real: bool = True) -> list[str]:
@@ -55,9 +50,3 @@ def role_names(protocol: Any, *, real: bool = True) -> list[str]:
     replicas = [replica_name(number) for number in range(protocol.all_replicas)]
     coordinator = [COORDINATOR] if protocol.kind != "downpour" else []
     return [*coordinator, *shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The question whether the nearest of the names was meant, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -22,6 +22,7 @@ from core.work import Minibatches, Network, NoPortions, Portioned
 from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
+from scenarios.declared import told, why_not
 from scenarios.load import Mistake, ScenarioError
 from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
@@ -310,4 +311,7 @@ def not_honoured(scenario: Scenario, world: str) -> list[str]:
             value = getattr(value, table)
         if by != world and last in value.model_fields_set and getattr(value, last) != type(value).model_fields[last].default:
             given.append(f"{key} is not honoured by {world}ctl: {why}")
+    if world == "exec":
+        real = [(table, why_not(table)) for table in scenario.fault]
+        given += [f"{told(index, table)} is not honoured by execctl: {why}" for index, (table, why) in enumerate(real) if why]
     return given

@@ -59,8 +59,8 @@ def google_first_year(preset: Preset, places: Places) -> list[dict[str, Any]]:
     Assumed: a cluster of 1,800 machines, to which the counts are scaled; a machine's repair as at LANL; racks lose packets for as long as
     they fail; a maintenance costs everybody a tenth of his messages for 30 min.
     """
-    racks = any(name.startswith("rack/") for name in places.groups)
-    units = any(name.startswith("power/") for name in places.groups)
+    racks = any(name.startswith("rack/") for name in places.wiring.groups)
+    units = any(name.startswith("power/") for name in places.wiring.groups)
     rack = {"target": "rack/*"} if racks else {"target": "machine/*", "together": RACK}
     unit = {"target": "power/*"} if units else {"target": "machine/*", "together": POWER_UNIT}
     a_year = YEAR_S / preset.rate

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scenarios.faults import Crash, Pause, Plain, Slowdown
-from scenarios.places import nearest
 from scenarios.units import duration
+from scenarios.words import nearest
 
 ENDS = {"up": "down", "resume": "pause", "normal": "slow"}
 EVENTS = ("down", "up", "pause", "resume", "slow", "normal")

@@ -29,13 +29,15 @@ from core.work import Diverged
 from scenarios.declared import declared, slow_episodes, told
 from scenarios.places import places
 from scenarios.plan import Plan, roles
+from scenarios.topology import HEAD
+from sim.accounts import Accounts, State
 from sim.device import Device, Machine
 from sim.faults import Clocks, Injected, inject
 from sim.hands import Hands, Running
 from sim.head import Head, LedgerStore
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
-from sim.network import Network
+from sim.network import MODELS
 from sim.outlook import Outlook
 from sim.store import Disk, DiskStore
 from sim.toll import Toll
@@ -50,15 +52,16 @@ class Cluster:
         self.real = scenario.numerics == "real"
         self.there = places(scenario.protocol, scenario.cluster, scenario.network, real=self.real)
         self._record = journal.recorder("cluster", 0, loop.now)
-        self.network = Network(loop, scenario.network.latency, fifo=scenario.network.model == "fifo")
-        self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         self.roles = [role.name for role in roles(scenario, real=self.real)]
         self.machines = {name: self.machine(name) for name in self.there.machines}
         self.first_homes = dict(zip(self.roles, itertools.cycle(self.machines.values()), strict=False))
+        self.network = MODELS[scenario.network.model](loop, self.there.wiring, scenario.network.latency, self.seed)
+        self.network.on_dropped = lambda message, why: self.record("dropped", message.destination.name, int(message.nbytes), note=why)
         self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
         self.processes: defaultdict[str, list[Running]] = defaultdict(list)
         """By role: those that agents have started, also one that has a successor and does not know."""
-        self.head = Head(self, self.machine("head"))
+        self.head = Head(self, self.machine(HEAD))
+        self.accounts = Accounts((*self.roles, SUPERVISOR), (*self.machines, self.head.machine.name))
         self.places: dict[str, Place] = {SUPERVISOR: self.head.place}
         self.disks: dict[tuple[str, str], Disk] = {}
         """By machine and role; they outlive every life."""
@@ -81,14 +84,10 @@ class Cluster:
 
     def machine(self, name: str) -> Machine:
         cluster = self.plan.scenario.cluster
-        lucky = cluster.speed.sigma and name != "head"
+        lucky = cluster.speed.sigma and name != HEAD
         speed = chance.stream(self.seed, name, "speed").lognormvariate(0.0, cluster.speed.sigma) if lucky else 1.0
         share = min(1.0, (cluster.cores_per_process or cluster.cores) / cluster.cores)
-        made = Machine(
-            name, round(cluster.speed.median * speed) * share, cluster.memory_bandwidth, cluster.disk, self.plan.scenario.network.nic, share
-        )
-        self.network.attach(made)
-        return made
+        return Machine(name, round(cluster.speed.median * speed) * share, cluster.memory_bandwidth, cluster.disk, share)
 
     def start_up_s(self, name: str, life: int) -> float:
         """How long that life takes to be up."""
@@ -117,11 +116,11 @@ class Cluster:
 
     def members(self, group: str) -> tuple[str, ...]:
         """The machines of a rack or power unit."""
-        return self.there.groups[group]
+        return self.there.wiring.groups[group]
 
     def machines_named(self, names: Iterable[str]) -> list[Machine]:
         """Machines, and those of groups, each once."""
-        found = [one for name in names for one in (self.members(name) if name in self.there.groups else (name,)) if one in self.machines]
+        found = [one for name in names for one in (self.members(name) if name in self.there.wiring.groups else (name,)) if one in self.machines]
         return [self.machines[name] for name in dict.fromkeys(found)]
 
     def homes(self, names: Iterable[str]) -> list[Machine]:
@@ -153,11 +152,12 @@ class Cluster:
 
     def inside(self, names: Iterable[str]) -> frozenset[str]:
         """The names themselves, and of groups their machines."""
-        return frozenset(one for name in names for one in (name, *self.there.groups.get(name, ())))
+        return frozenset(one for name in names for one in (name, *self.there.wiring.groups.get(name, ())))
 
     def links_of(self, names: Iterable[str]) -> list[str]:
-        """Links, and those that lead to and from these machines or out of these groups."""
-        return [link for link in self.network.links if any(link == name or link.startswith(f"{name} ") for name in names)]
+        """Links, and those that lead to and from these machines or out of these groups, each once."""
+        attachments = self.there.wiring.attachments
+        return list(dict.fromkeys(link for name in names for link in attachments.get(name, (name,))))
 
     def is_down(self, name: str) -> bool:
         """Is that machine down, or does nobody live in that role?"""
@@ -211,6 +211,7 @@ class Cluster:
         if name not in self.hosts or life > self.hosts[name].incarnation:  # one that was stopped may begin after its successor
             self.hosts[name] = host
         self.record("started", name, life, note=host.machine.name)
+        self.accounts.begins(name, host.machine.name, host.account, self.now())
         self.toll.back(name)
         self.clocks.back(name)
         host.introduce(SUPERVISOR, 0, SUPERVISOR)
@@ -224,7 +225,7 @@ class Cluster:
             return  # it was killed at the very moment
         if error is not None and not isinstance(error, Diverged | StoreFailed | Outlived | Refused):
             raise error
-        self.close(host)
+        self.close(host, State.DOWN if error is not None else State.IDLE)
         result = None if error is not None else exited.result()
         draining = running.hands.draining if error is None and result is None else None
         how = error or ("promoted" if isinstance(result, Promoted) else draining.name if draining is not None else "done")
@@ -242,15 +243,17 @@ class Cluster:
             return
         running.hands.tell(running.process, "failed" if isinstance(error, Diverged | StoreFailed) else "ended", str(error or "done"))
 
-    def close(self, host: Host) -> int:
+    def close(self, host: Host, becomes: State = State.DOWN) -> int:
         """Its doors are shut; unless its machine is down too, whoever waits for it hears of that.  How many calls this cuts off."""
+        self.accounts.ends(host.name, host.account, self.now(), working=host.busy, state=becomes)
         host.device.stop()
         host.life.crash()
         host.record = lambda *_, **__: None
         host.place.host = None
         if host.server is None or not host.machine.up:
             return 0
-        told = [other for other in self.callers() if not any(one.severs(host, other) for one in self.network.meddlers)]
+        severing = [meddler for meddler in self.network.meddlers if meddler.severing]
+        told = [other for other in self.callers() if not any(cut.severs(host, other) for cut in severing)]
         return sum(other.reset_calls_to(host.place) for other in told)
 
     def callers(self) -> Iterator[Host]:
@@ -283,6 +286,8 @@ class Cluster:
         machine.holds += 1
         if machine.up:
             machine.up = False
+            self.network.tear_down(machine)
+            self.accounts.machine_down(machine.name, self.now())
             self.record("crashed", machine.name, note=fault.name)
             for running in self.hands[machine.name].running.values():
                 self.toll.felled(running.role, running.host, fault)
@@ -295,6 +300,7 @@ class Cluster:
         machine.holds -= 1
         if not machine.holds:
             machine.up = True
+            self.accounts.machine_up(machine.name, self.now())
             self.hands[machine.name].boot()
             self.clocks.back(machine.name)
 
@@ -309,6 +315,12 @@ class Cluster:
         return [told(index, table) for index, table in enumerate(self.plan.scenario.fault) if index not in bit]
 
     # the end
+
+    def settle(self) -> Accounts:
+        """Everybody's account up to now."""
+        up = {host.name: host for host in self.living() if host.life.up}
+        self.accounts.settle(self.now(), lambda role: up[role].busy)
+        return self.accounts
 
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason

@@ -11,10 +11,13 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.work import Cost
 from sim.loop import Event, SimLoop
+
+if TYPE_CHECKING:
+    from sim.network import Route
 
 
 class Cause(Protocol):
@@ -33,21 +36,22 @@ class Drift(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Machine:
-    """Where processes run: speed, memory, disk, and one full-duplex NIC."""
+    """Where processes run: speed, memory, disk, and what the network keeps of it."""
 
     name: str
     flops_per_s: float
     """Of what one process can use of it."""
     memory_bytes_per_s: float
     disk_bytes_per_s: float
-    nic_bytes_per_s: float
     share: float = 1.0
     """Of the machine's cores, which one process can use."""
     up: bool = True
     holds: int = 0
     """So many faults keep it down."""
+    routes: dict[Machine, Route] = field(default_factory=dict)
+    """To the machines that it has sent something to."""
     sent_until: float = 0.0
-    """The outgoing side of the NIC is taken until then."""
+    """The outgoing side of the NIC is taken until then, where messages take turns."""
     received_until: float = 0.0
     slowdowns: dict[Cause, float] = field(default_factory=dict)
     """Factor of each slowdown in effect."""
@@ -125,7 +129,7 @@ class Device:
         self.left_s = self.since = 0.0
         self.slowness = self.crowding = 1.0
         self.contention_s = 0.0
-        """Computing time lost so far to others on the same cores."""
+        """Of the computation under way, or the last one, since it began or was resumed: time lost to others on the same cores."""
 
     def begin(self, cost: Cost, done: Callable[[], None]) -> None:
         """Call `done` when the work is through.  A process asks for one thing at a time."""
@@ -136,6 +140,7 @@ class Device:
             self.left_s *= self.jitter.lognormvariate(-self.sigma * self.sigma / 2, self.sigma)
         self.left_s = round(self.left_s, 9)  # libm differs in the last bit from machine to machine
         self.done = done
+        self.contention_s = 0.0
         if not self.paused:
             self.occupy()
         self.go()
@@ -189,7 +194,7 @@ class Device:
         self.retime()
 
     def resume(self) -> None:
-        self.paused = False
+        self.paused, self.contention_s = False, 0.0
         if self.running is not None:
             self.occupy()
         self.retime()

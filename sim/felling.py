@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.job import SUPERVISOR
-from sim.device import Machine
+from sim.device import Cause, Machine
 from sim.host import Host
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def pause(strike: Strike, cluster: Cluster) -> Undo:
     for host in paused:
         strike.bit["processes"] += 1
         cluster.record("paused", host.name, host.incarnation, note=strike.name)
-        host.device.pause()
-        host.life.pause()
+        host.pause()
     return partial(resume, strike, cluster, paused)
 
 
@@ -55,8 +54,7 @@ def resume(strike: Strike, cluster: Cluster, paused: Iterable[Host]) -> None:
         if host.life.up:
             strike.bit["callbacks held"] += len(host.life.held)
             cluster.record("resumed", host.name, host.incarnation, note=strike.name)
-            host.device.resume()
-            host.life.resume()
+            host.resume()
 
 
 def slow_down(strike: Strike, cluster: Cluster) -> Undo:
@@ -108,6 +106,6 @@ def drift(strike: Strike, cluster: Cluster) -> Undo:
     return partial(forget, strike, [machine.drifts for machine in machines])
 
 
-def forget(strike: Strike, kept: Iterable[dict[Strike, object]]) -> None:
+def forget(strike: Strike, kept: Iterable[dict[Cause, Any]]) -> None:
     for of_machine in kept:
         del of_machine[strike]

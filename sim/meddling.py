@@ -23,16 +23,19 @@ Undo = Callable[[], None]
 class Meddling:
     """A strike that hits the messages to and from its roles and machines, and those that pass over its links."""
 
+    severing = False
+    """Does nothing at all get through, so that not even the end of a connection is heard of?"""
+
     def __init__(self, strike: Strike, cluster: Cluster) -> None:
         self.strike, self.cluster, self.name = strike, cluster, strike.name
         self.names = cluster.inside(strike.names)
-        self.links = cluster.network.links.keys() & strike.names
+        self.links = cluster.network.links.keys() & set(strike.names)
 
-    def __call__(self, call: Call) -> float | None:
+    def __call__(self, message: Call) -> float | None:
         """By how many seconds it holds this message up; None if it swallows it."""
-        if not self.concerns(call):
+        if not self.concerns(message):
             return 0.0
-        later_s = self.meddle(call)
+        later_s = self.meddle(message)
         if later_s != 0:
             self.strike.bit["messages"] += 1
         return later_s
@@ -45,11 +48,13 @@ class Meddling:
         source, destination = call.caller, call.to
         if within(self.names, source) or within(self.names, destination):
             return True
-        return bool(self.links) and not self.links.isdisjoint(self.cluster.network.path(*(end.machine for end in ends(call))))
+        return bool(self.links) and any(
+            link.name in self.links for link in self.cluster.network.path(*(end.machine for end in ends(call)))
+        )  # fmt: skip
 
-    def severs(self, source: Host, destination: Host) -> bool:  # noqa: ARG002  only a cut does
+    def severs(self, source: Host | Place, destination: Host | Place) -> bool:
         """Does nothing at all get from one to the other?"""
-        return False
+        raise NotImplementedError
 
     def chance(self) -> bool:
         return self.strike.stream.random() < float(self.strike.fault.probability)
@@ -104,6 +109,8 @@ class Narrowing(Meddling):
 class Cut(Meddling):
     """Between those inside and those outside; outside is everybody else, or who is meant by `from`."""
 
+    severing = True
+
     def __init__(self, strike: Strike, cluster: Cluster) -> None:
         super().__init__(strike, cluster)
         fault = strike.fault
@@ -115,20 +122,17 @@ class Cut(Meddling):
     def outside(self, end: Host | Place) -> bool:
         return not within(self.names, end) if self.beyond is None else within(self.beyond, end)
 
-    def cuts(self, source: Host | Place, destination: Host | Place) -> bool:
+    def severs(self, source: Host | Place, destination: Host | Place) -> bool:
         if self.whole:
             return False
         out = self.out and within(self.names, source) and self.outside(destination)
         return out or (self.back and within(self.names, destination) and self.outside(source))
 
     def concerns(self, call: Call) -> bool:
-        return self.cuts(*ends(call))
+        return self.severs(*ends(call))
 
     def meddle(self, _: Call) -> float | None:
         return None
-
-    def severs(self, source: Host, destination: Host) -> bool:
-        return self.cuts(source, destination)
 
     def flap(self) -> None:
         """Whole for a while, then cut again."""
@@ -157,7 +161,7 @@ def degrade(strike: Strike, cluster: Cluster) -> Undo:
 
     def narrow(factor: float | None) -> None:
         for link in links:
-            capacity, factors = cluster.narrowed.setdefault(link, (cluster.network.links[link], {}))
+            capacity, factors = cluster.narrowed.setdefault(link, (cluster.network.links[link].capacity, {}))
             if factor is None:
                 del factors[strike]
             else:

@@ -23,10 +23,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from core.job import SUPERVISOR
+from scenarios.faults import Aimed
 from scenarios.load import validate
 from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
 from scenarios.schema import Scenario
+from sim.network import MODELS
 
 Tables = dict[str, Any]
 
@@ -150,6 +152,7 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
     """A healthy cluster and its job; `limits` are those of the strategy of that kind.  Real numerics bring an evaluator."""
     protocol: Tables = draw(PROTOCOLS[kind][0](**limits))
     roles = len(role_names(protocol_of(protocol), real=numerics == "real"))
+    machines = draw(st.just(roles) | st.integers(1, roles + 2))
     return {
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
@@ -157,18 +160,26 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
         "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
         "protocol": protocol,
         "cluster": {
-            "machines": draw(st.just(roles) | st.integers(1, roles + 2)),
+            "machines": machines,
             "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
             "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
             "memory_bandwidth": "100 MB/s",
             "disk": draw(st.sampled_from(("2 MB/s", "200 kB/s"))),
             "start_up": draw(milliseconds(0, 300)),
         },
-        "network": {
-            "model": draw(st.sampled_from(("latency", "fifo"))),
-            "nic": "10 MB/s",
-            "latency": draw(st.sampled_from(("50 us", "5 ms", "60 ms"))),
-        },
+        "network": draw(networks(machines)),
+    }
+
+
+@st.composite
+def networks(draw: st.DrawFn, machines: int) -> Tables:
+    """Of that many machines, in a few racks perhaps."""
+    racks = draw(st.integers(1, min(machines, 3)).map(lambda number: {"kind": "racks", "racks": number}))
+    return {
+        "model": draw(st.sampled_from(tuple(MODELS))),
+        "nic": "10 MB/s",
+        "latency": draw(st.sampled_from(("50 us", "5 ms", "60 ms", {"lognormal": {"median": "5 ms", "sigma": 0.5}}))),
+        "topology": draw(st.sampled_from(({"kind": "star"}, racks | {"uplink": "10 MB/s"}, racks | {"oversubscription": 2}))),
     }
 
 
@@ -258,8 +269,10 @@ def healed_s(scenario: Scenario) -> float:
     """When the last fault is over and whoever it killed has been started again."""
     ends = [0.0]
     for fault in scenario.fault:
+        assert isinstance(fault, Aimed)
         last_s = fault.begins_s if fault.every is None else fault.until
-        ends.append(last_s + fault.notice_s + (math.inf if fault.lasting is None else fault.lasting.longest_s))
+        lasting_s = math.inf if fault.lasting is None or last_s is None else fault.lasting.longest_s
+        ends.append((last_s or 0.0) + fault.notice_s + lasting_s)
     return max(ends) + scenario.cluster.start_up.longest_s
 
 

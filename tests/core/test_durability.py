@@ -154,7 +154,7 @@ class Kept(LoopNode):
 
     def __post_init__(self) -> None:
         self.life = Life(self.name, self.incarnation, self.loop)
-        self.store = DiskStore(self.life, self.disk, Machine("machine/0", 1.0, 1.0, 2.0 * BYTES, 1.0), 1.0)
+        self.store = DiskStore(self.life, self.disk, Machine("machine/0", 1.0, 1.0, 2.0 * BYTES), 1.0)
 
     def introduce(self, peer: str, life: int, address: str) -> None:
         self.introduced.append((peer, life, address))

@@ -40,7 +40,7 @@ class Node(LoopNode):
 
     def __post_init__(self) -> None:
         self.life = Life(self.name, self.incarnation, self.loop)
-        self.store = Slow(self.life, self.disk, Machine("head", 1.0, 1.0, 3 / WRITING_S, 1.0), 1.0)
+        self.store = Slow(self.life, self.disk, Machine("head", 1.0, 1.0, 3 / WRITING_S), 1.0)
 
     def serve(self, server: Server) -> str:
         self.server = server

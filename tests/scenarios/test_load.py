@@ -208,7 +208,7 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"cluster": {"speed": "4 GB/s"}}, "cluster.speed.median", "FLOP/s"),
         ({"cluster": {"speed": 40}}, "cluster.speed.median", "did you mean '40 GFLOP/s'?"),
         ({"cluster": {"jitter": {"sigma": -0.1}}}, "cluster.jitter.sigma", "greater than or equal to 0"),
-        ({"network": {"model": "fair"}}, "network.model", "allowed: latency, fifo"),
+        ({"network": {"model": "fare"}}, "network.model", "did you mean 'fair'?; allowed: latency, fifo, fair"),
         ({"fault": [{"target": "replica/0"}]}, "fault.0.kind", "missing; allowed: crash"),
         ({"fault": [{"kind": "crsh", "target": "replica/0"}]}, "fault.0.kind", "did you mean 'crash'?"),
         ({"fault": [{"kind": "loss", "target": "replica/0", "probability": 1.1}]}, "fault.0.probability", "less than or equal to 1"),
@@ -256,7 +256,7 @@ def test_an_override_takes_the_place_of_what_the_file_says(write: Any) -> None:
         file,
         ["seed=9", "protocol.kind=downpour", "protocol.replicas=3", "network.latency=5 ms", "fault.0.for=7 s", "model.layers=[64, 32, 10]"],
     )
-    assert (scenario.seed, scenario.protocol.replicas, scenario.network.latency) == (9, 3, 0.005)
+    assert (scenario.seed, scenario.protocol.replicas, scenario.network.latency.mean_s) == (9, 3, 0.005)
     assert scenario.fault[0].for_ == 7.0  # type: ignore[union-attr]
     assert scenario.model.layers == (64, 32, 10)
 

@@ -14,6 +14,7 @@ from core.journal import Record, read
 from core.shard import Shard
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
 from scenarios.schema import Scenario
+from scenarios.topology import machine_names, wire
 from sim.run import Run
 from sim.strategies import healed_s
 from tests.sim.tally_network import Mark, TallyNetwork, prepared
@@ -24,6 +25,10 @@ class Trial(NamedTuple):
 
     run: Run
     records: list[Record]
+
+
+LONGEST_LATENCY = 5
+"""Times the mean one, where it varies."""
 
 
 def trial(scenario: Scenario, *, shuffle_ties: bool = False) -> Trial:
@@ -37,6 +42,7 @@ def trial(scenario: Scenario, *, shuffle_ties: bool = False) -> Trial:
 def wrong(done: Trial) -> list[str]:
     """Every violation of safety; empty when all is well."""
     findings = check(done.records, durability=done.run.scenario.protocol.durability)
+    done.run.cluster.settle()  # raises where accounts do not add up
     carried = gradients_of(findings)
     return [
         *map(str, findings.violations), *miscounted(done, findings, carried), *misread(done, carried), *misreported(done), *late(done)
@@ -130,6 +136,12 @@ def given_up(records: Sequence[Record]) -> bool:
     return any(sum(r.event == "lost" and r.peer == peer for r in records) >= GIVE_UP_AFTER for peer in abandoned)
 
 
+def narrowest(scenario: Scenario) -> float:
+    """Bytes a second of the link through which all traffic may have to go."""
+    machines = machine_names(scenario.cluster.machines or 1)
+    return min(wire(scenario.network, machines).links.values())
+
+
 def bound_s(scenario: Scenario) -> float:
     """How long a job may take once nothing fails any more, from whatever state the faults left it in.
 
@@ -147,7 +159,9 @@ def bound_s(scenario: Scenario) -> float:
     waiting = 4 * 4 + (10 * (protocol.replicas - 1) if protocol.warmstart else 0)
     slice_bytes = 4 * cost.parameters / protocol.shards
     step = cost.flops / cluster.speed.median * 2.72 ** (3 * (cluster.speed.sigma + cluster.jitter.sigma))
-    round_trip = 2 * network.latency + 2 * (protocol.replicas + protocol.shards) * slice_bytes * (1 / network.nic + 3 / cluster.memory_bandwidth)
+    sent_s = protocol.replicas * protocol.shards * slice_bytes / narrowest(scenario)
+    applied_s = 3 * (protocol.replicas + protocol.shards) * slice_bytes / cluster.memory_bandwidth
+    round_trip = 2 * (LONGEST_LATENCY * network.latency.mean_s + sent_s + applied_s)
     updates = protocol.stop.updates
     assert updates is not None
     timings, written_s = Timings(protocol.detect_within), slice_bytes / cluster.disk

@@ -18,7 +18,7 @@ def small(*faults: Tables, **protocol: Any) -> Tables:
             "detect_within": "100 ms", "deadline": "1 s", "evaluate_every": "400 ms", "stop": {"updates": 4},
         } | protocol,
         "cluster": {"speed": "1 GFLOP/s", "memory_bandwidth": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
-        "network": {"nic": "10 MB/s", "latency": "1 ms"},
+        "network": {"model": "fifo", "nic": "10 MB/s", "latency": "1 ms"},
         "fault": list(faults),
     }  # fmt: skip
 

@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, sigma: float = 0.0, seed: int = 0) -> None:
         self.loop = SimLoop()
-        self.machine = Machine("machine/0", 1.0, 2.0, 1.0, 1.0)
+        self.machine = Machine("machine/0", 1.0, 2.0, 1.0)
         self.device = Device(self.loop, self.machine, random.Random(seed), sigma)
         self.ended: list[float] = []
         self.faults = defaultdict[int, Fault](Fault)
@@ -243,7 +243,7 @@ class Crowd:
 
     def __init__(self, share: float = 1.0, processes: int = 2) -> None:
         self.loop = SimLoop()
-        self.machine = Machine("machine/0", share, 2.0, 1.0, 1.0, share)
+        self.machine = Machine("machine/0", share, 2.0, 1.0, share)
         self.devices = [Device(self.loop, self.machine, random.Random(number), 0.0) for number in range(processes)]
         self.ended: dict[int, float] = {}
 

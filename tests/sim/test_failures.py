@@ -17,10 +17,12 @@ from core.journal import Journal
 from core.messages import Ask, Progress, Sender, Unreachable
 from core.node import Outcome
 from core.work import Cost
+from scenarios.distributions import constant
+from scenarios.topology import star
 from sim.device import Device, Machine
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
-from sim.network import Network
+from sim.network import Latency
 from sim.run import Run
 from sim.strategies import Tables, scenario, tables, toml
 from tests.sim.oracles import Trial, trial, wrong
@@ -153,8 +155,8 @@ class Pair:
 
     def __init__(self) -> None:
         self.loop, self.journal = SimLoop(), Journal()
-        self.network = Network(self.loop, 0.1, fifo=False)
-        self.places: dict[str, Any] = {name: Place(name, Machine(name, 1e9, 1e8, 1e8, 1e8)) for name in ("replica/0", "shard/0")}
+        self.network = Latency(self.loop, star({"replica/0": 1e8, "shard/0": 1e8}), constant(0.1))
+        self.places: dict[str, Any] = {name: Place(name, Machine(name, 1e9, 1e8, 1e8)) for name in ("replica/0", "shard/0")}
         self.caller = self.live("replica/0", 1)
         self.answers: list[object] = []
         self.live("shard/0", 1)

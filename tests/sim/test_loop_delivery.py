@@ -15,16 +15,19 @@ from core.messages import Ask, Progress, Push, Refusal, Refused, Request, Sender
 from core.node import NOTHING, Outcome, StoreFailed
 from core.vector import Phantom
 from core.work import Cost, Work
+from scenarios.distributions import constant
 from scenarios.load import validate
+from scenarios.topology import star
 from sim.device import Device, Machine
 from sim.host import HEADER_BYTES, REQUEST, Host, Place, Twin
 from sim.loop import LIFE, Life, SimLoop
-from sim.network import Network
+from sim.network import Fifo
 from sim.run import Run
 from sim.store import Disk, DiskStore
 
 LATENCY_S = 1.0
 DEADLINE_S = 100.0
+LIVES = {1: "machine of life 1", 2: "machine of life 2"}
 
 
 @dataclass
@@ -50,8 +53,8 @@ class World:
 
     def __init__(self) -> None:
         self.loop = SimLoop()
-        self.network = Network(self.loop, LATENCY_S, fifo=True)
-        self.places = {name: Place(name, Machine(name, 1.0, 1.0, 1.0, float("inf"))) for name in ("a", "b", "server")}
+        self.network = Fifo(self.loop, star(dict.fromkeys(("a", "b", "server", *LIVES.values()), float("inf"))), constant(LATENCY_S))
+        self.places = {name: Place(name, Machine(name, 1.0, 1.0, 1.0)) for name in ("a", "b", "server")}
         self.journal = Journal()
         self.log: list[Any] = []
 
@@ -321,7 +324,7 @@ def test_two_lives_are_reached_at_addresses_of_their_own(world: World) -> None:
     """The earlier one does not know that it was given up."""
     echoes = []
     for life in (1, 2):
-        world.places["server"] = Place("server", Machine(f"machine of life {life}", 1.0, 1.0, 1.0, float("inf")))
+        world.places["server"] = Place("server", Machine(LIVES[life], 1.0, 1.0, 1.0))
         server, echo = world.serve(life)
         echoes.append(echo)
         assert server.serve(echo) == f"server#{life}"

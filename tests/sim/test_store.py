@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, payload_scale: float = 1.0) -> None:
         self.loop, self.disk = SimLoop(), Disk()
-        self.machine = Machine("machine/0", 1.0, 1.0, 8.0, 1.0)
+        self.machine = Machine("machine/0", 1.0, 1.0, 8.0)
         self.payload_scale = payload_scale
         self.ended: list[tuple[str, float, Any]] = []
 

@@ -1,0 +1,454 @@
+"""Max-min fair sharing of links, exact at every moment: one clock for each bottleneck, not one rate for each flow.
+
+In a max-min allocation each flow has one bottleneck, a link of its path that is full and on which nobody is faster
+(Bertsekas and Gallager, Data Networks, 6.5.2).  All flows with the same bottleneck run at one rate, the link's *level*; they are its *members*.
+So a link with members keeps a clock, the integral of its level: a flow that joins with so many bytes left is through
+when the clock has gone on by so many, and a change of the level touches all members at once.
+
+An allocation is max-min exactly when no link carries more than its capacity, every link with members is full, and no flow
+across such a link is faster than its level.  After each change the links that may violate this are repaired, lowest level
+first, until none does.  There is no proof that this comes to an end: after many repairs everything is filled anew, which is counted.
+
+A link without members is *quiet* while no flow across it is faster than capacity / flows: then it cannot be full, and the
+levels of others may change without it.  A link with members knows the least of those limits among the quiet links that its members
+cross, and looks at them only when its level passes that.  Every other link is *watched*: it is told of each change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush, heapreplace
+
+SLACK = 1 + 1e-12
+"""Two rates that differ by less are the same: sums of floats are not exact."""
+
+ROUNDING = 1e-14
+"""What is due so little later, relatively, is due now: clocks that have gone through different sums differ by a few units in the last place."""
+
+REPAIRS_OF_A_LINK = 50
+"""In one settlement, on average over all links, before everything is filled anew."""
+
+
+class Flow:
+    """So many bytes on their way along a path of links."""
+
+    __slots__ = ("bottleneck", "nbytes", "path", "serial", "tag")
+
+    def __init__(self, path: Sequence[Link], nbytes: float) -> None:
+        self.path, self.nbytes = path, nbytes
+        self.bottleneck = NOWHERE
+        """Before it has joined and after it has left."""
+        self.tag = 0.0
+        """The reading of its bottleneck's clock at which it is through."""
+        self.serial = -1
+
+
+class Link:
+    """One direction of a cable, shared by the flows across it."""
+
+    __slots__ = (
+        "capacity", "carried_bytes", "clock", "crowd", "dirty", "due", "finishing", "level", "limit", "members", "name",
+        "neighbours", "others", "serial", "since", "touched", "watched",
+    )  # fmt: skip
+
+    def __init__(self, name: str, capacity: float) -> None:
+        """`capacity`: bytes a second, 0 for a link that is cut."""
+        self.name, self.capacity = name, capacity
+        self.serial = -1
+        self.crowd = 0
+        """How many flows cross it, members or not."""
+        self.members: dict[Flow, None] = {}
+        self.others: dict[Flow, None] = {}
+        """What crosses it and has its bottleneck elsewhere."""
+        self.level = self.clock = self.since = 0.0
+        """Of the members: bytes a second each; bytes up to the moment `since`, when the level changed last."""
+        self.finishing: list[tuple[float, int, Flow]] = []
+        """A heap of the members by tag; an entry whose flow has left, or come back, is stale."""
+        self.due = math.inf
+        """When the first member is through, as it stands in the heap of all links."""
+        self.neighbours: dict[Link, int] = {}
+        """Watched links that members cross besides this one, with how many do."""
+        self.limit = math.inf
+        """No quiet link that a member crosses can be full while the level is no higher."""
+        self.watched = self.dirty = self.touched = False
+        self.carried_bytes = 0.0
+        """Of all that no longer crosses it."""
+
+    def __repr__(self) -> str:
+        return f"Link({self.name!r}, {self.capacity:g})"
+
+    def carried(self, now: float) -> float:
+        """Bytes so far, those of transfers in progress included."""
+        under_way = [flow.nbytes - left(flow, now) for flows in (self.members, self.others) for flow in flows]
+        return self.carried_bytes + math.fsum(under_way)
+
+
+def left(flow: Flow, now: float) -> float:
+    """How many bytes a flow that has joined still has to carry."""
+    link = flow.bottleneck
+    return min(max(flow.tag - (link.clock + link.level * (now - link.since)), 0.0), flow.nbytes)
+
+
+NOWHERE = Link("nowhere", 0.0)
+"""Not among the links of anybody; whoever has his bottleneck here carries nothing."""
+
+
+class Sharing:
+    """All links and the flows on them.  What changes in one instant is settled together, by `settle`, before time goes on."""
+
+    def __init__(self, links: Iterable[Link], repairs_of_a_link: int = REPAIRS_OF_A_LINK) -> None:
+        self.links = list(links)
+        for serial, link in enumerate(self.links):
+            link.serial = serial
+        self.most_repairs = repairs_of_a_link * len(self.links)
+        self.refills = 0
+        """How often repairs did not come to an end in time, and everything was filled anew."""
+        self.repairs = 0
+        self._joining: list[Flow] = []
+        self._flows = 0
+        self._dirty: list[tuple[float, int, Link]] = []
+        self._touched: list[Link] = []
+        self._due: list[tuple[float, int, Link]] = []
+        """A heap of the links by when their first member is through; where a link's own `due` says otherwise, the entry is stale."""
+
+    # changes
+
+    def join(self, flow: Flow) -> None:
+        """The flow begins at this instant."""
+        self._joining.append(flow)
+
+    def cancel(self, flow: Flow, now: float) -> None:
+        """The flow ends here, with what it has carried; one that is over already is left alone."""
+        if flow.bottleneck is NOWHERE:
+            if flow in self._joining:
+                self._joining.remove(flow)
+            return
+        bottleneck = flow.bottleneck
+        self._leave(flow, flow.nbytes - left(flow, now))
+        self._touch(bottleneck)
+        self._reckon(now)
+
+    def change(self, link: Link, capacity: float) -> None:
+        """From now on the link carries so many bytes a second; with 0 its flows wait for better times."""
+        link.capacity = capacity
+        self._mark(link)
+
+    def across(self, link: Link) -> list[Flow]:
+        """The flows on it, those included that join at this instant."""
+        return [*link.members, *link.others, *(flow for flow in self._joining if link in flow.path)]
+
+    # time
+
+    def next_due(self) -> float:
+        """When the next flow is through; infinity if none will be."""
+        heap = self._due
+        while heap:
+            due, serial, link = heap[0]
+            if due == link.due:
+                return due
+            heappop(heap)
+        return math.inf
+
+    def settle(self, now: float) -> list[Flow]:
+        """Share the links anew after the changes of this instant.  Returns what is through by now, in the order of its links and joining."""
+        until = now * (1 + ROUNDING)
+        through = self._through(until) if self._due and self.next_due() <= until else []
+        if self._joining:
+            self._begin(now)
+        if self._dirty:
+            self._repair(now)
+        if self._touched:
+            self._reckon(now)
+        return through
+
+    def _through(self, until: float) -> list[Flow]:
+        """Everything that is due by then."""
+        through = []
+        while self.next_due() <= until:
+            link = heappop(self._due)[2]
+            link.due = math.inf
+            self._touch(link)
+            finishing = link.finishing
+            reached, settled = link.clock + link.level * (until - link.since), False
+            while finishing:
+                tag, _, flow = finishing[0]
+                if flow.bottleneck is not link or flow.tag != tag:
+                    heappop(finishing)
+                elif tag <= reached or not settled:
+                    reached, settled = max(reached, tag), True  # the first is due, whatever rounding says
+                    heappop(finishing)
+                    self._leave(flow, flow.nbytes)
+                    through.append(flow)
+                else:
+                    break
+        return through
+
+    def _begin(self, now: float) -> None:
+        """What joins gets for its bottleneck the link that is likeliest to be it."""
+        for flow in self._joining:
+            for link in flow.path:
+                link.crowd += 1
+        for flow in self._joining:
+            self._flows += 1
+            flow.serial = self._flows
+            lowest, bottleneck = math.inf, flow.path[0]
+            for link in flow.path:
+                share = link.capacity / link.crowd
+                if share < lowest:
+                    lowest, bottleneck = share, link
+            if bottleneck.since != now:
+                bottleneck.clock += bottleneck.level * (now - bottleneck.since)
+                bottleneck.since = now
+            flow.bottleneck = bottleneck
+            flow.tag = bottleneck.clock + flow.nbytes
+            bottleneck.members[flow] = None
+            heappush(bottleneck.finishing, (flow.tag, flow.serial, flow))
+            if not bottleneck.watched:
+                self._watch(bottleneck)
+            for link in flow.path:
+                if link is not bottleneck:
+                    link.others[flow] = None
+                    if link.watched:
+                        bottleneck.neighbours[link] = bottleneck.neighbours.get(link, 0) + 1
+                if not link.dirty:
+                    self._mark(link)
+        self._joining.clear()
+
+    def _leave(self, flow: Flow, carried_bytes: float) -> None:
+        bottleneck = flow.bottleneck
+        flow.bottleneck = NOWHERE
+        for link in flow.path:
+            link.crowd -= 1
+            link.carried_bytes += carried_bytes
+            if link is bottleneck:
+                del link.members[flow]
+            else:
+                del link.others[flow]
+                if not link.watched:
+                    continue
+                self._part(bottleneck, link)
+            if not link.dirty:
+                self._mark(link)
+
+    def _part(self, link: Link, watched: Link) -> None:
+        """One member less of the first crosses the second."""
+        neighbours = link.neighbours
+        if neighbours[watched] == 1:
+            del neighbours[watched]
+        else:
+            neighbours[watched] -= 1
+
+    def _mark(self, link: Link) -> None:
+        """It may have to be repaired."""
+        if not link.dirty:
+            link.dirty = True
+            crowd = link.crowd
+            heappush(self._dirty, (link.level or (link.capacity / crowd if crowd else 0.0), link.serial, link))
+
+    def _touch(self, link: Link) -> None:
+        """When its first member is through has to be reckoned anew."""
+        if not link.touched:
+            link.touched = True
+            self._touched.append(link)
+
+    def _reckon(self, now: float) -> None:
+        for link in self._touched:
+            link.touched = False
+            finishing = link.finishing
+            while finishing and (finishing[0][2].bottleneck is not link or finishing[0][2].tag != finishing[0][0]):
+                heappop(finishing)
+            if not finishing:
+                link.due = math.inf
+                link.clock = 0.0  # nobody's tag refers to it
+                continue
+            level = link.level
+            due = now + (finishing[0][0] - link.clock - level * (now - link.since)) / level if level else math.inf
+            if due < now:
+                due = now
+            if due != link.due:
+                link.due = due
+                if level:
+                    heappush(self._due, (due, link.serial, link))
+        self._touched.clear()
+
+    # repairs
+
+    def _repair(self, now: float) -> None:
+        dirty, repairs = self._dirty, 0
+        while dirty:
+            if repairs >= self.most_repairs:
+                self._refill(now)
+                break
+            repairs += 1
+            self._mend(heappop(dirty)[2], now)
+        self.repairs += repairs
+
+    def _mend(self, link: Link, now: float) -> None:
+        """Make it full if it has members, and no flow across it faster than they are; or see that it need not be."""
+        link.dirty = False
+        self._touch(link)
+        others, capacity, crowd = link.others, link.capacity, len(link.members)
+        taken = fastest = 0.0
+        for flow in others:
+            rate = flow.bottleneck.level
+            taken += rate
+            if rate > fastest:
+                fastest = rate
+        if crowd:
+            level = (capacity - taken) / crowd
+            if level < 0.0:
+                level = 0.0
+            pull = fastest > level * SLACK
+        else:
+            if fastest * len(others) <= capacity * SLACK:
+                self._hush(link)
+                return
+            level = 0.0
+            pull = taken > capacity * SLACK
+        if not link.watched:
+            self._watch(link)
+        if pull:
+            level = self._pull(link, taken, now)
+        elif not crowd:
+            link.level = 0.0
+            return
+        if level != link.level:
+            if link.since != now:
+                link.clock += link.level * (now - link.since)
+                link.since = now
+            link.level = level
+            for neighbour in link.neighbours:
+                if not neighbour.dirty:
+                    self._mark(neighbour)
+        if level > link.limit:
+            self._look_around(link)
+
+    def _pull(self, link: Link, taken: float, now: float) -> float:
+        """Make members of those that are faster, the fastest first, until none is.  Returns the level that this leaves."""
+        crowd, capacity = len(link.members), link.capacity
+        level = (capacity - taken) / crowd if crowd else 0.0
+        if link.since != now:
+            link.clock += link.level * (now - link.since)
+            link.since = now
+        for flow in sorted(link.others, key=rate_of, reverse=True):
+            rate = flow.bottleneck.level
+            if crowd and rate <= level * SLACK:
+                break
+            self._move(flow, link, now)
+            crowd += 1
+            taken -= rate
+            level = (capacity - taken) / crowd
+            if level < 0.0:
+                level = 0.0
+        return level
+
+    def _move(self, flow: Flow, link: Link, now: float) -> None:
+        before = flow.bottleneck
+        if before.since != now:
+            before.clock += before.level * (now - before.since)
+            before.since = now
+        del before.members[flow]
+        before.others[flow] = None
+        del link.others[flow]
+        link.members[flow] = None
+        flow.bottleneck = link
+        flow.tag = link.clock + (flow.tag - before.clock)
+        heappush(link.finishing, (flow.tag, flow.serial, flow))
+        for crossed in flow.path:
+            if crossed is link:
+                self._part(before, link)
+                continue
+            if crossed.watched:
+                if crossed is not before:
+                    self._part(before, crossed)
+                link.neighbours[crossed] = link.neighbours.get(crossed, 0) + 1
+                self._mark(crossed)
+            elif link.limit * crossed.crowd > crossed.capacity:
+                link.limit = crossed.capacity / crossed.crowd
+
+    def _watch(self, link: Link) -> None:
+        """From now on it is told when the level of a flow across it changes."""
+        link.watched = True
+        for flow in link.others:
+            neighbours = flow.bottleneck.neighbours
+            neighbours[link] = neighbours.get(link, 0) + 1
+
+    def _hush(self, link: Link) -> None:
+        """It cannot be full before somebody's level passes its limit."""
+        if link.watched:
+            link.watched = False
+            for flow in link.others:
+                self._part(flow.bottleneck, link)
+            link.level, link.limit = 0.0, math.inf
+        if link.others:
+            limit = link.capacity / len(link.others)
+            for flow in link.others:
+                if flow.bottleneck.limit > limit:
+                    flow.bottleneck.limit = limit
+
+    def _look_around(self, link: Link) -> None:
+        """Its level has passed the limit of a quiet link: which is it, and what is the limit of the others?"""
+        limit, level = math.inf, link.level
+        for flow in link.members:
+            for crossed in flow.path:
+                if not crossed.watched:
+                    share = crossed.capacity / crossed.crowd
+                    if share < level:
+                        self._mark(crossed)
+                    elif share < limit:
+                        limit = share
+        link.limit = limit
+
+    def _refill(self, now: float) -> None:
+        """Forget every level and fill all links from the start: of all links the one that is full first, then the next."""
+        self.refills += 1
+        flows = [flow for link in self.links for flow in link.members]
+        remaining = [left(flow, now) for flow in flows]
+        for link in self.links:
+            link.members.clear()
+            link.others.clear()
+            link.neighbours.clear()
+            link.finishing.clear()
+            link.level = link.clock = 0.0
+            link.since, link.limit, link.watched, link.dirty = now, math.inf, False, False
+            self._touch(link)
+        self._dirty.clear()
+        free = {link: link.capacity for flow in flows for link in flow.path}
+        waiting: dict[Link, dict[Flow, None]] = {link: {} for link in free}
+        for flow in flows:
+            for link in flow.path:
+                waiting[link][flow] = None
+        shares = [(link.capacity / link.crowd, link.serial, link) for link in free]
+        heapify(shares)
+        still = dict(zip(flows, remaining, strict=True))
+        while still:
+            share, serial, link = shares[0]
+            if not waiting[link]:
+                heappop(shares)
+                continue
+            level = max(0.0, free[link] / len(waiting[link]))
+            if level > share:
+                heapreplace(shares, (level, serial, link))
+                continue
+            link.level, link.watched = level, True
+            for flow in list(waiting[link]):
+                flow.bottleneck, flow.tag = link, still.pop(flow)
+                link.members[flow] = None
+                link.finishing.append((flow.tag, flow.serial, flow))
+                for crossed in flow.path:
+                    del waiting[crossed][flow]
+                    free[crossed] -= level
+                    if crossed is not link:
+                        crossed.others[flow] = None
+            heapify(link.finishing)
+        for link in free:
+            if link.members or sum(map(rate_of, link.others)) > 0 and max(map(rate_of, link.others)) * len(link.others) > link.capacity:
+                self._watch(link)
+            else:
+                self._hush(link)
+
+
+def rate_of(flow: Flow) -> float:
+    """Bytes a second at present."""
+    return flow.bottleneck.level
