@@ -24,8 +24,9 @@ from core.node import Node
 from core.work import Diverged, Minibatches, Network
 
 
-async def replica(node: Node, job: Job, network: Network, data: Minibatches) -> None:
-    """One life of a model replica; ends when every shard says that the job is finished.
+async def replica(node: Node, job: Job, network: Network, data: Minibatches, leaving: asyncio.Event) -> None:
+    """One life of a model replica; ends when every shard says that the job is finished, or when it is `leaving` and the shards have
+    everything that it has computed.
 
     Raises Diverged when the loss of a minibatch is no finite number, and Refused when a later life of this role is up.
     """
@@ -39,7 +40,7 @@ async def replica(node: Node, job: Job, network: Network, data: Minibatches) -> 
     await asyncio.gather(*(lane.fetched() for lane in lanes))
 
     step = 0
-    while not all(lane.finished for lane in lanes):
+    while not all(lane.finished for lane in lanes) and not leaving.is_set():
         for lane in lanes:
             lane.install()
             if step % job.n_fetch == 0:
@@ -58,6 +59,8 @@ async def replica(node: Node, job: Job, network: Network, data: Minibatches) -> 
         for lane in lanes:
             if lane.behind(job.max_behind):
                 await lane.catch_up(job.max_behind)
+    if leaving.is_set():
+        await asyncio.gather(*(lane.drain() for lane in lanes))
 
 
 async def turn_to_start(node: Node, job: Job) -> None:

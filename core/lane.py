@@ -174,6 +174,13 @@ class Lane:
             self.accrued.add_(sent, alpha=-1)
         return sent
 
+    async def drain(self) -> None:
+        """Push what has accrued, and wait until the shard has it."""
+        self.push()
+        while self._pushing is not None:
+            await asyncio.wait([self._pushing.future])
+            self.push()
+
     def settle(self) -> None:
         """Take note of what became of the push in flight."""
         if self._pushing is None:

@@ -51,7 +51,7 @@ async def live(
     """To its end: of the evaluator with the final parameters, of a mirror perhaps with its promotion.
 
     `inherited`: what a promoted mirror leaves to the shard.  `leaving`: set by a world that asks the process to end, and
-    leaves it a moment for that.  Raises Outlived, Diverged, StoreFailed, and Refused when a peer
+    leaves it a moment for that: a shard writes down what it has, a replica has its pushes counted, all others just end.  Raises Outlived, Diverged, StoreFailed, and Refused when a peer
     knows a later life of this role.
     """
     attendance, leaving = Attendance(node, making.job.timings), leaving or asyncio.Event()
@@ -62,19 +62,30 @@ async def live(
     elif kind == "mirror":
         role = live_mirror(node, making, attendance)
     elif kind == "replica":
-        role = live_replica(node, making, attendance)
+        role = live_replica(node, making, attendance, leaving)
     elif kind == COORDINATOR:
         role = coordinator(node, making.job, attendance, tenure(node, making))
     else:
         role = live_evaluator(node, making, attendance)
     doing, beating = asyncio.ensure_future(role), asyncio.ensure_future(attendance.run())
-    await asyncio.wait([doing, beating], return_when=asyncio.FIRST_COMPLETED)
+    ends: list[asyncio.Future[Any]] = [doing, beating]
+    if kind != "shard":
+        ends.append(asyncio.ensure_future(asked_to_leave(leaving, making.job.deadline_s if kind == "replica" else 0.0)))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        if not end.done():
+            end.cancel()
     if doing.done():
-        beating.cancel()
         return doing.result()
-    doing.cancel()
-    beating.result()
-    raise AssertionError("signs of life do not end by themselves")
+    if beating.done():
+        beating.result()
+    return None
+
+
+async def asked_to_leave(leaving: asyncio.Event, grace_s: float) -> None:
+    """Ends so long after that."""
+    await leaving.wait()
+    await asyncio.sleep(grace_s)
 
 
 async def live_shard(
@@ -116,7 +127,7 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
     return Promoted(shard_of(node.name), life, mirror.shard)
 
 
-async def live_replica(node: Node, making: Making, attendance: Attendance) -> None:
+async def live_replica(node: Node, making: Making, attendance: Attendance, leaving: asyncio.Event) -> None:
     await attendance.begun.wait()
     job, network = making.job, making.network
     if job.sandblaster is None or job.sandblaster.warm is not None:
@@ -124,8 +135,8 @@ async def live_replica(node: Node, making: Making, attendance: Attendance) -> No
         if job.synchronous is not None:
             await sandblaster.replica(node, job, network, OwnMinibatches(minibatches))
         else:
-            await downpour.replica(node, job, network, minibatches)
-    if job.sandblaster is not None:
+            await downpour.replica(node, job, network, minibatches, leaving)
+    if job.sandblaster is not None and not leaving.is_set():
         await sandblaster.replica(node, job, network, making.portions())
 
 

@@ -84,7 +84,7 @@ def fill_disk(strike: Strike, cluster: Cluster) -> Undo:
     machines = cluster.homes(strike.names)
     for machine in machines:
         machine.full_disk[strike] = None
-        cluster.record("disk-full", machine.name, note=strike.name)
+        cluster.record("filled", machine.name, note=strike.name)
     return partial(forget, strike, [machine.full_disk for machine in machines])
 
 
@@ -93,7 +93,7 @@ def slow_disk(strike: Strike, cluster: Cluster) -> Undo:
     machines = cluster.homes(strike.names)
     for machine in machines:
         machine.slow_disk[strike] = strike.fault.factor
-        cluster.record("disk-slowed", machine.name, value=strike.fault.factor, note=strike.name)
+        cluster.record("choked", machine.name, value=strike.fault.factor, note=strike.name)
     return partial(forget, strike, [machine.slow_disk for machine in machines])
 
 
@@ -102,7 +102,7 @@ def drift(strike: Strike, cluster: Cluster) -> Undo:
     machines, fault, since_s = cluster.homes(strike.names), strike.fault, cluster.now()
     for machine in machines:
         machine.drifts[strike] = lambda now_s: fault.step + fault.rate * (now_s - since_s)
-        cluster.record("clock-wrong", machine.name, value=fault.rate, note=strike.name)
+        cluster.record("misled", machine.name, value=fault.rate, note=strike.name)
     return partial(forget, strike, [machine.drifts for machine in machines])
 
 

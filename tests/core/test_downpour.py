@@ -32,12 +32,12 @@ class World:
 
     def __init__(self, made: Job, latency_s: float = 0.1) -> None:
         self.job, self.network = made, Unit(WIDTH, len(made.shards), zeros)
-        self.node = LoopNode("replica/0")
+        self.node, self.leaving = LoopNode("replica/0"), asyncio.Event()
         self.shards = {s.name: Shard(FakeNode(s.name), made, zeros(WIDTH), Sgd(1.0)) for s in made.shards}
         self.node.answer = served_by(dict(self.shards), Sender("replica/0", 1), latency_s)
 
     def run(self) -> None:
-        self.node.run(replica(self.node, self.job, self.network, Steps()))
+        self.node.run(replica(self.node, self.job, self.network, Steps(), self.leaving))
 
     def asked(self, kind: type[Request[Any]], shard: str = "shard/0") -> list[tuple[float, Any]]:
         return [(time_s, request) for time_s, peer, request in self.node.calls if isinstance(request, kind) and peer == shard]

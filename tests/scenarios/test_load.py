@@ -92,7 +92,7 @@ def test_nine_mistakes_of_every_kind_are_told_at_once(write: Any) -> None:
     assert "found '50 usec'" in found["network.latency"]
     assert "us" in found["network.latency"]
     assert "greater than 1" in found["fault.0.factor"]
-    assert found["fault.1.repare"] == "unknown key; did you mean 'repair'?; allowed: kind, target, at, repair"
+    assert found["fault.1.repare"].startswith("unknown key; did you mean 'repair'?; allowed: target, at, every, ")
 
 
 def test_the_mistakes_of_a_warm_start_are_told_beside_the_others(write: Any) -> None:
@@ -209,7 +209,7 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"cluster": {"speed": 40}}, "cluster.speed.median", "did you mean '40 GFLOP/s'?"),
         ({"cluster": {"jitter": {"sigma": -0.1}}}, "cluster.jitter.sigma", "greater than or equal to 0"),
         ({"network": {"model": "fare"}}, "network.model", "did you mean 'fair'?; allowed: latency, fifo, fair"),
-        ({"fault": [{"target": "replica/0"}]}, "fault.0.kind", "missing; allowed: crash"),
+        ({"fault": [{"target": "replica/0"}]}, "fault.0.kind", "missing; allowed: clock-drift, crash"),
         ({"fault": [{"kind": "crsh", "target": "replica/0"}]}, "fault.0.kind", "did you mean 'crash'?"),
         ({"fault": [{"kind": "loss", "target": "replica/0", "probability": 1.1}]}, "fault.0.probability", "less than or equal to 1"),
         ({"fault": [{"kind": "crash", "target": "nobody", "at": "1 s"}]}, "fault.0.target", "which is nobody"),
@@ -257,7 +257,7 @@ def test_an_override_takes_the_place_of_what_the_file_says(write: Any) -> None:
         ["seed=9", "protocol.kind=downpour", "protocol.replicas=3", "network.latency=5 ms", "fault.0.for=7 s", "model.layers=[64, 32, 10]"],
     )
     assert (scenario.seed, scenario.protocol.replicas, scenario.network.latency.mean_s) == (9, 3, 0.005)
-    assert scenario.fault[0].for_ == 7.0  # type: ignore[union-attr]
+    assert scenario.fault[0].for_.mean_s == 7.0  # type: ignore[union-attr]
     assert scenario.model.layers == (64, 32, 10)
 
 

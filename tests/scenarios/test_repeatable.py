@@ -158,7 +158,7 @@ def draws(path: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[str, s
 def test_a_fault_that_is_added_shifts_nobody_s_draws(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before, lines_before = draws(file(TIMING, "before.toml"), monkeypatch)
     after, lines_after = draws(file(TIMING + LATE, "after.toml"), monkeypatch)
-    assert set(after) - set(before) == {("fault.3 slowdown", "draws")}
+    assert set(after) - set(before) == {("slowdown of replica/4 #1 at all at once 0", "draws")}
     for name in before:
         common = min(len(before[name]), len(after[name]))
         assert before[name][:common] == after[name][:common], name
