@@ -49,7 +49,7 @@ class Link:
 
     __slots__ = (
         "capacity", "carried_bytes", "clock", "crowd", "dirty", "due", "finishing", "level", "limit", "members", "name",
-        "neighbours", "others", "serial", "since", "touched", "watched",
+        "neighbours", "others", "serial", "since", "spare", "touched", "watched",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: float) -> None:
@@ -71,6 +71,8 @@ class Link:
         """Watched links that members cross besides this one, with how many do."""
         self.limit = math.inf
         """No quiet link that a member crosses can be full while the level is no higher."""
+        self.spare = 0.0
+        """Of a watched link without members: bytes a second that nobody takes."""
         self.watched = self.dirty = self.touched = False
         self.carried_bytes = 0.0
         """Of all that no longer crosses it."""
@@ -311,15 +313,19 @@ class Sharing:
         if pull:
             level = self._pull(link, taken, now)
         elif not crowd:
-            link.level = 0.0
+            link.level, link.spare = 0.0, capacity - taken
             return
         if level != link.level:
             if link.since != now:
                 link.clock += link.level * (now - link.since)
                 link.since = now
-            link.level = level
-            for neighbour in link.neighbours:
+            rise, link.level = level - link.level, level
+            for neighbour, count in link.neighbours.items():
                 if not neighbour.dirty:
+                    if not neighbour.members:
+                        neighbour.spare -= count * rise
+                        if neighbour.spare >= 0.0:
+                            continue
                     self._mark(neighbour)
         if level > link.limit:
             self._look_around(link)
