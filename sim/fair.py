@@ -49,7 +49,7 @@ class Link:
 
     __slots__ = (
         "capacity", "carried_bytes", "clock", "crowd", "dirty", "due", "finishing", "level", "limit", "members", "name",
-        "neighbours", "others", "serial", "since", "spare", "touched", "watched",
+        "neighbours", "others", "queued", "serial", "since", "spare", "touched", "watched",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: float) -> None:
@@ -66,7 +66,9 @@ class Link:
         self.finishing: list[tuple[float, int, Flow]] = []
         """A heap of the members by tag; an entry whose flow has left, or come back, is stale."""
         self.due = math.inf
-        """When the first member is through, as it stands in the heap of all links."""
+        """When the first member is through."""
+        self.queued = math.inf
+        """The earliest entry for it in the heap of all links; where that is before it is due, nobody has looked at it yet."""
         self.neighbours: dict[Link, int] = {}
         """Watched links that members cross besides this one, with how many do."""
         self.limit = math.inf
@@ -112,7 +114,7 @@ class Sharing:
         self._dirty: list[tuple[float, int, Link]] = []
         self._touched: list[Link] = []
         self._due: list[tuple[float, int, Link]] = []
-        """A heap of the links by when their first member is through; where a link's own `due` says otherwise, the entry is stale."""
+        """A heap of the links by when their first member is through, or earlier: what a link's own `due` says counts."""
 
     # changes
 
@@ -146,10 +148,18 @@ class Sharing:
         """When the next flow is through; infinity if none will be."""
         heap = self._due
         while heap:
-            due, serial, link = heap[0]
-            if due == link.due:
+            queued, serial, link = heap[0]
+            due = link.due
+            if queued != link.queued:  # one made earlier has been overtaken
+                heappop(heap)
+            elif queued == due:
                 return due
-            heappop(heap)
+            elif due < math.inf:
+                link.queued = due
+                heapreplace(heap, (due, serial, link))
+            else:
+                link.queued = math.inf
+                heappop(heap)
         return math.inf
 
     def settle(self, now: float) -> list[Flow]:
@@ -169,7 +179,7 @@ class Sharing:
         through = []
         while self.next_due() <= until:
             link = heappop(self._due)[2]
-            link.due = math.inf
+            link.due = link.queued = math.inf
             self._touch(link)
             finishing = link.finishing
             reached, settled = link.clock + link.level * (until - link.since), False
@@ -255,23 +265,30 @@ class Sharing:
             self._touched.append(link)
 
     def _reckon(self, now: float) -> None:
+        """When the first member of each link that was touched is through."""
+        heap = self._due
         for link in self._touched:
             link.touched = False
-            finishing = link.finishing
-            while finishing and (finishing[0][2].bottleneck is not link or finishing[0][2].tag != finishing[0][0]):
+            finishing, level = link.finishing, link.level
+            while finishing:
+                tag, _, flow = finishing[0]
+                if flow.bottleneck is link and flow.tag == tag:
+                    break
                 heappop(finishing)
-            if not finishing:
+            else:
                 link.due = math.inf
                 link.clock = 0.0  # nobody's tag refers to it
                 continue
-            level = link.level
-            due = now + (finishing[0][0] - link.clock - level * (now - link.since)) / level if level else math.inf
+            if not level:
+                link.due = math.inf
+                continue
+            due = now + (tag - link.clock) / level if link.since == now else link.since + (tag - link.clock) / level
             if due < now:
                 due = now
-            if due != link.due:
-                link.due = due
-                if level:
-                    heappush(self._due, (due, link.serial, link))
+            link.due = due
+            if due < link.queued:
+                link.queued = due
+                heappush(heap, (due, link.serial, link))
         self._touched.clear()
 
     # repairs
@@ -289,7 +306,9 @@ class Sharing:
     def _mend(self, link: Link, now: float) -> None:
         """Make it full if it has members, and no flow across it faster than they are; or see that it need not be."""
         link.dirty = False
-        self._touch(link)
+        if not link.touched:
+            link.touched = True
+            self._touched.append(link)
         others, capacity, crowd = link.others, link.capacity, len(link.members)
         taken = fastest = 0.0
         for flow in others:
@@ -320,13 +339,17 @@ class Sharing:
                 link.clock += link.level * (now - link.since)
                 link.since = now
             rise, link.level = level - link.level, level
+            dirty = self._dirty
             for neighbour, count in link.neighbours.items():
-                if not neighbour.dirty:
-                    if not neighbour.members:
-                        neighbour.spare -= count * rise
-                        if neighbour.spare >= 0.0:
-                            continue
-                    self._mark(neighbour)
+                if neighbour.dirty:
+                    continue
+                if neighbour.members:
+                    neighbour.dirty = True
+                    heappush(dirty, (neighbour.level, neighbour.serial, neighbour))
+                else:
+                    neighbour.spare -= count * rise
+                    if neighbour.spare < 0.0:
+                        self._mark(neighbour)
         if level > link.limit:
             self._look_around(link)
 
