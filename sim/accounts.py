@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def nothing() -> Spent:
 class Account:
     """Of one life of a role."""
 
-    __slots__ = ("_alone", "_ended", "rest", "since_s", "spent", "stopped", "unproductive")
+    __slots__ = ("_alone", "_ended", "rest", "samples", "since_s", "spent", "stopped", "unproductive")
 
     KEPT = 256
     """Calls remembered, before the waiting that they explain is written down."""
@@ -66,6 +67,8 @@ class Account:
         self._ended: list[tuple[float, Call]] = []
         self.unproductive = life > 1
         self.stopped = False
+        self.samples = 0
+        """Of which it computed gradients."""
         self.rest = State.IDLE
         """What waiting is that no call of its own explains."""
 
@@ -162,26 +165,35 @@ class Account:
         self.waited(now_s)
 
 
+@dataclass(slots=True)
+class Absence:
+    """No life of a role is up: what that counts as, since when, and until when it is in the account."""
+
+    state: State
+    since_s: float
+    counted_s: float
+
+
 class Accounts:
     """Of all roles and machines."""
 
     def __init__(self, roles: Iterable[str], machines: Iterable[str]) -> None:
         self.roles: dict[str, Spent] = {role: nothing() for role in roles}
         self.machines: dict[str, Spent] = {machine: nothing() for machine in machines}
+        self.samples: dict[str, int] = dict.fromkeys(self.roles, 0)
         self.lives: dict[str, int] = dict.fromkeys(self.roles, 0)
         self.homes: dict[str, str] = dict.fromkeys(self.roles, "")
         """The machine of the latest life."""
         self._living: dict[str, Account] = {}
-        self._without: dict[str, tuple[float, State]] = dict.fromkeys(self.roles, (0.0, State.DOWN))
-        """Roles of which no life is up: since when, and what that counts as."""
+        self._without: dict[str, Absence] = {role: Absence(State.DOWN, 0.0, 0.0) for role in self.roles}
         self._machines_down: dict[str, float] = {}
 
     def begins(self, role: str, machine: str, account: Account, now_s: float) -> None:
         """A life of that role, which from now on is the role's: an earlier one that has not noticed counts no longer."""
         if role in self._living:
             self.ends(role, self._living[role], now_s, working=False)
-        since_s, state = self._without.pop(role)
-        self.roles[role][state] += now_s - since_s
+        absence = self._without.pop(role)
+        self.roles[role][absence.state] += now_s - absence.counted_s
         self._living[role], self.homes[role] = account, machine
         self.lives[role] += 1
 
@@ -192,13 +204,18 @@ class Accounts:
         account.cut(now_s, working=working)
         self._fold(role, account)
         del self._living[role]
-        self._without[role] = now_s, state
+        self._without[role] = Absence(state, now_s, now_s)
 
     def _fold(self, role: str, account: Account) -> None:
         for spent in self.roles[role], self.machines[self.homes[role]]:
             for state, seconds in enumerate(account.spent):
                 spent[state] += seconds
-        account.spent = nothing()
+        self.samples[role] += account.samples
+        account.spent, account.samples = nothing(), 0
+
+    def without(self) -> list[tuple[str, float]]:
+        """Roles of which no life is up though they have something to do, and since when."""
+        return [(role, absence.since_s) for role, absence in self._without.items() if absence.state is State.DOWN]
 
     def machine_down(self, machine: str, now_s: float) -> None:
         self._machines_down[machine] = now_s
@@ -211,9 +228,9 @@ class Accounts:
         for role, account in self._living.items():
             account.cut(now_s, working=working(role), into=State.COMPUTING)
             self._fold(role, account)
-        for role, (since_s, state) in self._without.items():
-            self.roles[role][state] += now_s - since_s
-            self._without[role] = now_s, state
+        for role, absence in self._without.items():
+            self.roles[role][absence.state] += now_s - absence.counted_s
+            absence.counted_s = now_s
         for machine, since_s in self._machines_down.items():
             self.machines[machine][State.DOWN] += now_s - since_s
             self._machines_down[machine] = now_s

@@ -20,7 +20,7 @@ from core.job import SUPERVISOR
 from core.journal import Journal
 from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
 from core.node import NOTHING, Outcome, Server, Store
-from core.work import Work
+from core.work import Gradient, Work
 from sim.accounts import Account
 from sim.device import Device, Machine
 from sim.loop import Future, Life, SimLoop, Timer
@@ -175,6 +175,8 @@ class Host:
 
             def done() -> None:
                 self.account.computed(self.loop.env._now)
+                if type(result) is Gradient:
+                    self.account.samples += result.samples
                 if not future.done():  # else whoever asked has been cancelled
                     future.set_result(result)
 
@@ -204,6 +206,10 @@ class Host:
                 self._fail(call, Unreachable(f"{peer} lives life {life} by now"))
 
     # the caller's side
+
+    def oldest_call(self) -> Call | None:
+        """The call, of those that are no signs of life, that has been unanswered the longest."""
+        return next((call for call in self._outstanding if not call.done() and call.to is not self._supervisor), None)
 
     def _arm(self) -> None:
         self._timer = self.loop.call_at(self._outstanding[0].deadline_s, self._expire, context=self.life.context)
