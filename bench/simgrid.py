@@ -11,7 +11,6 @@ N replicas computes, sends its share of 168 MB to every shard and waits for all 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,8 @@ import click
 from core.chance import stream
 from scenarios.distributions import constant
 from scenarios.network import Network, Racks
-from scenarios.topology import Wiring, machine_names, star, wire
+from scenarios.topology import star, wire
+from scenarios.wiring import Wiring, machine_names
 from sim.device import Machine
 from sim.loop import Event, SimLoop, rare_collections
 from sim.network import MODELS, Message
@@ -78,7 +78,11 @@ def random_star(hosts: int = 200, windows: int = 10, each: int = 5) -> Case:
     """
     draws = stream(0, "bench", "star")
     slots = [
-        Slot(number % hosts, [(other(draws, number % hosts, hosts), float(draws.randint(1_000_000, 20_000_000))) for _ in range(each)], number * 1e-6)
+        Slot(
+            number % hosts,
+            [(other(draws, number % hosts, hosts), float(draws.randint(1_000_000, 20_000_000))) for _ in range(each)],
+            number * 1e-6,
+        )
         for number in range(hosts * windows)
     ]
     return Case("star-200", star(dict.fromkeys(machine_names(hosts), NIC)), 5.0, slots=tuple(slots))
@@ -237,7 +241,9 @@ def described(case: Case) -> Iterator[str]:
             continue
         for second, destination in enumerate(machines):
             if second != number:
-                yield " ".join(["route", str(number), str(second), *(link.replace(" ", "-") for link in case.wiring.route(machine, destination))])
+                yield " ".join(
+                    ["route", str(number), str(second), *(link.replace(" ", "-") for link in case.wiring.route(machine, destination))]
+                )
     if case.replicas:
         yield f"ps {case.replicas} {case.shards} {case.steps} {PAYLOAD_BYTES / case.shards!r} {COMPUTE_S} {SKEW_S}"
     for slot in case.slots:
@@ -245,7 +251,7 @@ def described(case: Case) -> Iterator[str]:
 
 
 def built(folder: Path) -> Path:
-    """The program.  Raises CalledProcessError where SimGrid is not installed."""
+    """The program.  Raises CalledProcessError where SimGrid is not installed, FileNotFoundError where g++ is not."""
     program = folder / "simgrid"
     source = Path(__file__).with_suffix(".cpp")
     subprocess.run(["g++", "-O2", "-std=c++17", str(source), "-o", str(program), "-lsimgrid"], check=True, capture_output=True)  # noqa: S607
@@ -282,14 +288,14 @@ def compare(case: Case, program: Path) -> dict[str, Any]:
 def main(names: tuple[str, ...], as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if shutil.which("g++") is None:
-                raise FileNotFoundError
             program = built(Path(folder))
         except (FileNotFoundError, subprocess.CalledProcessError):
             print("SimGrid's headers and library, or g++, are not here (Debian: libsimgrid-dev); nothing is compared.")
             sys.exit(0)
         if not as_json:
-            print(f"{'':<12}{'messages':>9}{'virtual s':>12}{'SimGrid':>12}{'error':>9}{'worst':>9}{'messages/s':>12}{'SimGrid':>10}{'ratio':>8}{'bar':>7}")
+            print(
+                f"{'':<12}{'messages':>9}{'virtual s':>12}{'SimGrid':>12}{'error':>9}{'worst':>9}{'messages/s':>12}{'SimGrid':>10}{'ratio':>8}{'bar':>7}"
+            )
         for name in names or CASES:
             told = compare(CASES[name](), program)
             if as_json:
@@ -304,7 +310,11 @@ def main(names: tuple[str, ...], as_json: bool) -> None:
     largest = CASES["ps-1000x10"]()
     for model in MODELS:
         rate = round(largest.messages / Traffic(largest, model).run().cpu_s)
-        print(json.dumps({"case": largest.name, "network": model, "messages_per_s": rate}) if as_json else f"{largest.name} on {model}: {rate:,} messages/s")
+        print(
+            json.dumps({"case": largest.name, "network": model, "messages_per_s": rate})
+            if as_json
+            else f"{largest.name} on {model}: {rate:,} messages/s"
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from scenarios.faults import Fault
 from scenarios.schema import Scenario
-from scenarios.topology import Unwired, machine_names, wire
+from scenarios.topology import wire
+from scenarios.wiring import Unwired, machine_names
 from scenarios.words import nearest
 
 

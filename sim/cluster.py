@@ -25,7 +25,8 @@ from core.roles import Promoted, live
 from core.shard import Shard
 from core.work import Diverged
 from scenarios.plan import Plan, roles
-from scenarios.topology import HEAD, machine_names, wire
+from scenarios.topology import wire
+from scenarios.wiring import HEAD, machine_names
 from sim import faults
 from sim.accounts import Accounts, State
 from sim.device import Device, Machine

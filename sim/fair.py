@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
+from sim.filling import fill
+
 SLACK = 1 + 1e-12
 """Two rates that differ by less are the same: sums of floats are not exact."""
 
@@ -109,6 +111,7 @@ class Sharing:
         self.refills = 0
         """How often repairs did not come to an end in time, and everything was filled anew."""
         self.repairs = 0
+        """Of single links, so far."""
         self._joining: list[Flow] = []
         self._flows = 0
         self._dirty: list[tuple[float, int, Link]] = []
@@ -430,52 +433,36 @@ class Sharing:
         link.limit = limit
 
     def _refill(self, now: float) -> None:
-        """Forget every level and fill all links from the start: of all links the one that is full first, then the next."""
+        """Forget every level, and fill all links from the start."""
         self.refills += 1
         flows = [flow for link in self.links for flow in link.members]
-        remaining = [left(flow, now) for flow in flows]
+        still = [left(flow, now) for flow in flows]
         for link in self.links:
-            link.members.clear()
-            link.others.clear()
-            link.neighbours.clear()
-            link.finishing.clear()
-            link.level = link.clock = 0.0
-            link.since, link.limit, link.watched, link.dirty = now, math.inf, False, False
+            for kept in (link.members, link.others, link.neighbours, link.finishing):
+                kept.clear()
+            link.level, link.clock, link.since, link.limit = 0.0, 0.0, now, math.inf
+            link.watched = link.dirty = False
             self._touch(link)
         self._dirty.clear()
-        free = {link: link.capacity for flow in flows for link in flow.path}
-        waiting: dict[Link, dict[Flow, None]] = {link: {} for link in free}
-        for flow in flows:
-            for link in flow.path:
-                waiting[link][flow] = None
-        shares = [(link.capacity / link.crowd, link.serial, link) for link in free]
-        heapify(shares)
-        still = dict(zip(flows, remaining, strict=True))
-        while still:
-            share, serial, link = shares[0]
-            if not waiting[link]:
-                heappop(shares)
-                continue
-            level = max(0.0, free[link] / len(waiting[link]))
-            if level > share:
-                heapreplace(shares, (level, serial, link))
-                continue
-            link.level, link.watched = level, True
-            for flow in list(waiting[link]):
-                flow.bottleneck, flow.tag = link, still.pop(flow)
-                link.members[flow] = None
-                link.finishing.append((flow.tag, flow.serial, flow))
-                for crossed in flow.path:
-                    del waiting[crossed][flow]
-                    free[crossed] -= level
-                    if crossed is not link:
-                        crossed.others[flow] = None
-            heapify(link.finishing)
-        for link in free:
-            if link.members or sum(map(rate_of, link.others)) > 0 and max(map(rate_of, link.others)) * len(link.others) > link.capacity:
+        filled = fill([link.capacity for link in self.links], [[link.serial for link in flow.path] for flow in flows])
+        for number, level, members in filled:
+            bottleneck = self.links[number]
+            bottleneck.level = level
+            for member in members:
+                flow = flows[member]
+                flow.bottleneck, flow.tag = bottleneck, still[member]
+                bottleneck.finishing.append((flow.tag, flow.serial, flow))
+                for link in flow.path:
+                    (bottleneck.members if link is bottleneck else link.others)[flow] = None
+            heapify(bottleneck.finishing)
+        for link in self.links:  # first all that are to be told
+            if link.members or max(map(rate_of, link.others), default=0.0) * len(link.others) > link.capacity:
                 self._watch(link)
-            else:
+        for link in self.links:
+            if not link.watched:
                 self._hush(link)
+            elif not link.members:
+                self._mark(link)
 
 
 def rate_of(flow: Flow) -> float:
