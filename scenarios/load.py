@@ -18,7 +18,8 @@ from scenarios.faults import Fault
 from scenarios.network import Network
 from scenarios.places import places, role_names
 from scenarios.schema import Scenario
-from scenarios.topology import Unwired, machine_names, wire
+from scenarios.topology import wire
+from scenarios.wiring import Unwired, machine_names
 from scenarios.words import nearest
 
 

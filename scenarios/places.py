@@ -9,7 +9,8 @@ from typing import Any
 
 from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from scenarios.network import Network
-from scenarios.topology import Wiring, machine_names, wire
+from scenarios.topology import wire
+from scenarios.wiring import Wiring, machine_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """From the `[network]` table to links, groups and routes, without simulating anything: what faults can be aimed at.
 
 Every cable has two directions, which are two links.  The machines' own are named "machine/3 out" and "machine/3 in", a rack's
-"rack/0 up" and "rack/0 down", those of a fat-tree's racks and pods "rack/0 up/1" and "pod/0 up/3" besides, and those of a graph
-"switch > machine/3" after its nodes.  A message takes the same route at all times; where there are several equally good, which
-one depends on its two ends alone (ECMP), by a hash that is the same everywhere.
+"rack/0 up" and "rack/0 down", those of a fat-tree's racks and pods "rack/0 up/1" and "pod/0 up/3", and those of a graph
+"switch > machine/3" after its nodes (`graphs.py`).  A message takes the same route at all times; where there are several equally good,
+which one depends on its two ends alone (ECMP), by a hash that is the same everywhere.
 
 The supervisor's machine, "head", is attached to the core by a network card of its own; in a graph that has no node of that
 name, to the node with the most edges, the first of them if there are several.
@@ -13,58 +13,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from core import chance
-from scenarios.network import FatTree, Graph, Network, Racks
-from scenarios.units import bandwidth, duration
-from scenarios.words import listed, nearest
-
-HEAD = "head"
-"""The supervisor's machine."""
-
-
-class Unwired(Exception):
-    """The machines cannot be joined so; `mistakes` holds every reason with its key."""
-
-    def __init__(self, mistakes: Iterable[tuple[str, str]]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__("\n".join(f"{path}: {message}" for path, message in self.mistakes))
-
-
-def nobody_between(_source: str, _destination: str) -> tuple[str, ...]:
-    """At one switch that is never full."""
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What joins the machines."""
-
-    links: Mapping[str, float]
-    """Bytes a second that each carries."""
-    attachments: Mapping[str, tuple[str, ...]]
-    """The links by which a machine, rack, power unit or pod hangs together with the rest."""
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The machines of each rack, power unit and pod; in a graph there are none."""
-    latencies: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that a link adds to the latency that every message has; links that add nothing are left out."""
-    between: Callable[[str, str], tuple[str, ...]] = nobody_between
-    """The links of the route from one machine to another, without those of its two ends."""
-    ends: bool = True
-    """Has every machine links of its own, "out" and "in"?  In a graph its edges are that."""
-
-    def route(self, source: str, destination: str) -> tuple[str, ...]:
-        """The links from one machine to another, in order."""
-        between = self.between(source, destination)
-        return (f"{source} out", *between, f"{destination} in") if self.ends else between
-
-
-def machine_names(count: int) -> list[str]:
-    """The machines of a cluster, without the head."""
-    return [f"machine/{number}" for number in range(count)]
+from scenarios.graphs import graph
+from scenarios.network import FatTree, Network, Racks
+from scenarios.wiring import HEAD, Unwired, Wiring
+from scenarios.words import nearest
 
 
 def wire(network: Network, machines: Sequence[str]) -> Wiring:
@@ -179,103 +133,6 @@ def fat_tree(network: Network, machines: Sequence[str], nics: Mapping[str, float
         return (*up, *down)
 
     return Wiring(links, attachments, groups, {}, between)
-
-
-def graph(network: Network, machines: Sequence[str], nics: Mapping[str, float]) -> Wiring:
-    """Edges have a `bandwidth` and perhaps a `latency`, with units; a node is a machine if its attribute `machine`, or else its name, says so."""
-    import networkx as nx
-
-    topology = network.topology
-    assert isinstance(topology, Graph)
-    where = "network.topology.file"
-    found = read_graph(topology.file)
-    names = {node: str(attributes.get("machine", node)) for node, attributes in found.nodes(data=True)}
-    nodes = {name: node for node, name in names.items()}
-    mistakes = []
-    if network.nics or "nic" in network.model_fields_set:
-        mistakes.append(("network.nics" if network.nics else "network.nic", "a graph's edges have their own bandwidths; allowed: nothing"))
-    if len(nodes) < len(names):
-        twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-        mistakes.append((where, f"more than one node is {', '.join(twice)}"))
-    if missing := [machine for machine in machines if machine not in nodes]:
-        mistakes.append((
-            where,
-            f"has no node for {listed(missing)}; allowed: nodes named {machines[0]} to {machines[-1]}, or an attribute machine = {machines[0]!r}",
-        ))  # fmt: skip
-    directed, links, latencies = nx.DiGraph(), {}, {}
-    directed.add_nodes_from(names)
-    for tail, head, attributes in found.edges(data=True):
-        edge = f"edge {names[tail]} - {names[head]}"
-        try:
-            carries = bandwidth(attributes["bandwidth"])
-        except KeyError:
-            mistakes.append((where, f"{edge} has no bandwidth; allowed: as bandwidth = '10 Gbit/s'"))
-            continue
-        except ValueError as error:
-            mistakes.append((where, f"{edge}: bandwidth: found {attributes['bandwidth']!r}; {error}"))
-            continue
-        try:
-            takes = duration(attributes.get("latency", "0 s"))
-        except ValueError as error:
-            mistakes.append((where, f"{edge}: latency: found {attributes['latency']!r}; {error}"))
-            continue
-        for one, other in ((tail, head), (head, tail)) if not found.is_directed() else ((tail, head),):
-            link = f"{names[one]} > {names[other]}"
-            links[link] = carries
-            if takes:
-                latencies[link] = takes
-            directed.add_edge(one, other, latency=takes)
-    if mistakes:
-        raise Unwired(mistakes)
-    if HEAD not in nodes:
-        attached = max(found.nodes, key=found.degree)
-        nodes[HEAD] = names[HEAD] = HEAD
-        for one, other in ((HEAD, attached), (attached, HEAD)):
-            directed.add_edge(one, other, latency=0.0)
-            links[f"{names[one]} > {names[other]}"] = nics[HEAD]
-    ends = [nodes[machine] for machine in (*machines, HEAD)]
-    for end in ends:
-        reached = nx.descendants(directed, end)
-        if cut_off := [names[other] for other in ends if other != end and other not in reached]:
-            raise Unwired([(where, f"leads nowhere from {names[end]} to {listed(cut_off)}; allowed: a graph in which every machine reaches every other")])
-    attachments = {
-        names[end]: tuple(f"{names[one]} > {names[other]}" for one, other in (*directed.out_edges(end), *directed.in_edges(end))) for end in ends
-    }
-
-    def between(source: str, destination: str) -> tuple[str, ...]:
-        """Fewest links first, then the least latency; of those the hash takes one."""
-        paths = [list(nx.utils.pairwise(path)) for path in nx.all_shortest_paths(directed, nodes[source], nodes[destination])]
-        took = [sum(directed.edges[edge]["latency"] for edge in path) for path in paths]
-        best = [path for path, latency in zip(paths, took, strict=True) if latency == min(took)]
-        return tuple(f"{names[one]} > {names[other]}" for one, other in best[chance.number(0, source, destination) % len(best)])
-
-    return Wiring(links, attachments, {}, latencies, between, ends=False)
-
-
-def read_graph(file: str) -> Any:
-    """A simple graph, directed or not.  Raises Unwired."""
-    import json
-
-    import networkx as nx
-
-    path, where = Path(file), "network.topology.file"
-    try:
-        if path.suffix == ".graphml":
-            found = nx.read_graphml(path)
-        elif path.suffix == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found = nx.node_link_graph(data, edges="edges" if "edges" in data else "links")
-        else:
-            raise Unwired([(where, f"found {file!r}; allowed: a file that ends in .graphml or .json")])
-    except OSError as error:
-        beside = sorted(other.name for other in path.parent.glob("*") if other.suffix in {".graphml", ".json"}) if path.parent.is_dir() else []
-        raise Unwired([(where, f"found {file!r}: {error.strerror or error}{nearest(path.name, beside)}")]) from None
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, nx.NetworkXException) as error:  # xml's ParseError is a SyntaxError
-        what = f"{type(error).__name__}: {error}"
-        raise Unwired([(where, f"{file!r} cannot be read as a graph: {what}; allowed: GraphML, or node-link JSON")]) from None
-    if found.is_multigraph():
-        raise Unwired([(where, f"{file!r} has parallel edges; allowed: one between two nodes, as wide as all of them together")])
-    return found
 
 
 TOPOLOGIES: dict[str, Callable[[Network, Sequence[str], Mapping[str, float]], Wiring]] = {

@@ -29,7 +29,7 @@ from core.work import Diverged
 from scenarios.declared import declared, slow_episodes, told
 from scenarios.places import places
 from scenarios.plan import Plan, roles
-from scenarios.topology import HEAD
+from scenarios.wiring import HEAD
 from sim.accounts import Accounts, State
 from sim.device import Device, Machine
 from sim.faults import Clocks, Injected, inject

@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
+from sim.filling import fill
+
 SLACK = 1 + 1e-12
 """Two rates that differ by less are the same: sums of floats are not exact."""
 
@@ -49,7 +51,7 @@ class Link:
 
     __slots__ = (
         "capacity", "carried_bytes", "clock", "crowd", "dirty", "due", "finishing", "level", "limit", "members", "name",
-        "neighbours", "others", "serial", "since", "touched", "watched",
+        "neighbours", "others", "queued", "serial", "since", "spare", "touched", "watched",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: float) -> None:
@@ -66,11 +68,15 @@ class Link:
         self.finishing: list[tuple[float, int, Flow]] = []
         """A heap of the members by tag; an entry whose flow has left, or come back, is stale."""
         self.due = math.inf
-        """When the first member is through, as it stands in the heap of all links."""
+        """When the first member is through."""
+        self.queued = math.inf
+        """The earliest entry for it in the heap of all links; where that is before it is due, nobody has looked at it yet."""
         self.neighbours: dict[Link, int] = {}
         """Watched links that members cross besides this one, with how many do."""
         self.limit = math.inf
         """No quiet link that a member crosses can be full while the level is no higher."""
+        self.spare = 0.0
+        """Of a watched link without members: bytes a second that nobody takes."""
         self.watched = self.dirty = self.touched = False
         self.carried_bytes = 0.0
         """Of all that no longer crosses it."""
@@ -105,12 +111,13 @@ class Sharing:
         self.refills = 0
         """How often repairs did not come to an end in time, and everything was filled anew."""
         self.repairs = 0
+        """Of single links, so far."""
         self._joining: list[Flow] = []
         self._flows = 0
         self._dirty: list[tuple[float, int, Link]] = []
         self._touched: list[Link] = []
         self._due: list[tuple[float, int, Link]] = []
-        """A heap of the links by when their first member is through; where a link's own `due` says otherwise, the entry is stale."""
+        """A heap of the links by when their first member is through, or earlier: what a link's own `due` says counts."""
 
     # changes
 
@@ -144,10 +151,18 @@ class Sharing:
         """When the next flow is through; infinity if none will be."""
         heap = self._due
         while heap:
-            due, serial, link = heap[0]
-            if due == link.due:
+            queued, serial, link = heap[0]
+            due = link.due
+            if queued != link.queued:  # one made earlier has been overtaken
+                heappop(heap)
+            elif queued == due:
                 return due
-            heappop(heap)
+            elif due < math.inf:
+                link.queued = due
+                heapreplace(heap, (due, serial, link))
+            else:
+                link.queued = math.inf
+                heappop(heap)
         return math.inf
 
     def settle(self, now: float) -> list[Flow]:
@@ -167,7 +182,7 @@ class Sharing:
         through = []
         while self.next_due() <= until:
             link = heappop(self._due)[2]
-            link.due = math.inf
+            link.due = link.queued = math.inf
             self._touch(link)
             finishing = link.finishing
             reached, settled = link.clock + link.level * (until - link.since), False
@@ -253,23 +268,30 @@ class Sharing:
             self._touched.append(link)
 
     def _reckon(self, now: float) -> None:
+        """When the first member of each link that was touched is through."""
+        heap = self._due
         for link in self._touched:
             link.touched = False
-            finishing = link.finishing
-            while finishing and (finishing[0][2].bottleneck is not link or finishing[0][2].tag != finishing[0][0]):
+            finishing, level = link.finishing, link.level
+            while finishing:
+                tag, _, flow = finishing[0]
+                if flow.bottleneck is link and flow.tag == tag:
+                    break
                 heappop(finishing)
-            if not finishing:
+            else:
                 link.due = math.inf
                 link.clock = 0.0  # nobody's tag refers to it
                 continue
-            level = link.level
-            due = now + (finishing[0][0] - link.clock - level * (now - link.since)) / level if level else math.inf
+            if not level:
+                link.due = math.inf
+                continue
+            due = now + (tag - link.clock) / level if link.since == now else link.since + (tag - link.clock) / level
             if due < now:
                 due = now
-            if due != link.due:
-                link.due = due
-                if level:
-                    heappush(self._due, (due, link.serial, link))
+            link.due = due
+            if due < link.queued:
+                link.queued = due
+                heappush(heap, (due, link.serial, link))
         self._touched.clear()
 
     # repairs
@@ -287,7 +309,9 @@ class Sharing:
     def _mend(self, link: Link, now: float) -> None:
         """Make it full if it has members, and no flow across it faster than they are; or see that it need not be."""
         link.dirty = False
-        self._touch(link)
+        if not link.touched:
+            link.touched = True
+            self._touched.append(link)
         others, capacity, crowd = link.others, link.capacity, len(link.members)
         taken = fastest = 0.0
         for flow in others:
@@ -311,16 +335,24 @@ class Sharing:
         if pull:
             level = self._pull(link, taken, now)
         elif not crowd:
-            link.level = 0.0
+            link.level, link.spare = 0.0, capacity - taken
             return
         if level != link.level:
             if link.since != now:
                 link.clock += link.level * (now - link.since)
                 link.since = now
-            link.level = level
-            for neighbour in link.neighbours:
-                if not neighbour.dirty:
-                    self._mark(neighbour)
+            rise, link.level = level - link.level, level
+            dirty = self._dirty
+            for neighbour, count in link.neighbours.items():
+                if neighbour.dirty:
+                    continue
+                if neighbour.members:
+                    neighbour.dirty = True
+                    heappush(dirty, (neighbour.level, neighbour.serial, neighbour))
+                else:
+                    neighbour.spare -= count * rise
+                    if neighbour.spare < 0.0:
+                        self._mark(neighbour)
         if level > link.limit:
             self._look_around(link)
 
@@ -401,52 +433,36 @@ class Sharing:
         link.limit = limit
 
     def _refill(self, now: float) -> None:
-        """Forget every level and fill all links from the start: of all links the one that is full first, then the next."""
+        """Forget every level, and fill all links from the start."""
         self.refills += 1
         flows = [flow for link in self.links for flow in link.members]
-        remaining = [left(flow, now) for flow in flows]
+        still = [left(flow, now) for flow in flows]
         for link in self.links:
-            link.members.clear()
-            link.others.clear()
-            link.neighbours.clear()
-            link.finishing.clear()
-            link.level = link.clock = 0.0
-            link.since, link.limit, link.watched, link.dirty = now, math.inf, False, False
+            for kept in (link.members, link.others, link.neighbours, link.finishing):
+                kept.clear()
+            link.level, link.clock, link.since, link.limit = 0.0, 0.0, now, math.inf
+            link.watched = link.dirty = False
             self._touch(link)
         self._dirty.clear()
-        free = {link: link.capacity for flow in flows for link in flow.path}
-        waiting: dict[Link, dict[Flow, None]] = {link: {} for link in free}
-        for flow in flows:
-            for link in flow.path:
-                waiting[link][flow] = None
-        shares = [(link.capacity / link.crowd, link.serial, link) for link in free]
-        heapify(shares)
-        still = dict(zip(flows, remaining, strict=True))
-        while still:
-            share, serial, link = shares[0]
-            if not waiting[link]:
-                heappop(shares)
-                continue
-            level = max(0.0, free[link] / len(waiting[link]))
-            if level > share:
-                heapreplace(shares, (level, serial, link))
-                continue
-            link.level, link.watched = level, True
-            for flow in list(waiting[link]):
-                flow.bottleneck, flow.tag = link, still.pop(flow)
-                link.members[flow] = None
-                link.finishing.append((flow.tag, flow.serial, flow))
-                for crossed in flow.path:
-                    del waiting[crossed][flow]
-                    free[crossed] -= level
-                    if crossed is not link:
-                        crossed.others[flow] = None
-            heapify(link.finishing)
-        for link in free:
-            if link.members or sum(map(rate_of, link.others)) > 0 and max(map(rate_of, link.others)) * len(link.others) > link.capacity:
+        filled = fill([link.capacity for link in self.links], [[link.serial for link in flow.path] for flow in flows])
+        for number, level, members in filled:
+            bottleneck = self.links[number]
+            bottleneck.level = level
+            for member in members:
+                flow = flows[member]
+                flow.bottleneck, flow.tag = bottleneck, still[member]
+                bottleneck.finishing.append((flow.tag, flow.serial, flow))
+                for link in flow.path:
+                    (bottleneck.members if link is bottleneck else link.others)[flow] = None
+            heapify(bottleneck.finishing)
+        for link in self.links:  # first all that are to be told
+            if link.members or max(map(rate_of, link.others), default=0.0) * len(link.others) > link.capacity:
                 self._watch(link)
-            else:
+        for link in self.links:
+            if not link.watched:
                 self._hush(link)
+            elif not link.members:
+                self._mark(link)
 
 
 def rate_of(flow: Flow) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from core import chance
 from scenarios.distributions import Distribution
-from scenarios.topology import Wiring
+from scenarios.wiring import Wiring
 from sim.device import Machine
 from sim.fair import NOWHERE, Flow, Link, Sharing
 from sim.loop import Event, SimLoop
@@ -112,6 +112,10 @@ class Network:
 
     def tear_down(self, machine: Machine) -> None:
         """A machine has gone down: what it was sending, or was being sent, comes to an end where transfers are simulated at all."""
+
+    def notes(self) -> list[str]:
+        """What whoever reads the result should know."""
+        return []
 
     def alone_s(self, source: Machine, destination: Machine, nbytes: float) -> float:
         """How long so many bytes would be under way if nobody else sent anything, on average."""
@@ -257,7 +261,6 @@ class Fair(Network, Event):
         self.messages += 1
         self.bytes += nbytes
         message.destination, message.nbytes, message.waits = destination, nbytes, 0.0
-        delay_s: float | None
         if source is destination:
             delay_s = nbytes / source.memory_bytes_per_s
             if self.meddlers:
@@ -310,6 +313,10 @@ class Fair(Network, Event):
         env = self.loop.env
         self._awake_s = env._now + delay_s
         env.schedule(self, LATE, delay_s)  # type: ignore[arg-type]
+
+    def notes(self) -> list[str]:
+        refills = self.sharing.refills
+        return [f"{refills} times the shares of all links had to be worked out anew: exact, but slow"] if refills else []
 
     def set_capacity(self, link: str, bytes_per_s: float) -> None:
         super().set_capacity(link, bytes_per_s)

@@ -72,7 +72,7 @@ class Run:
             accounts=self.accounts(),
             goodput=self.goodput(),
             waits=[wait.to_json() for wait in waits(cluster)] if interrupted or failed else [],
-            notes=not_honoured(self.scenario, "sim"),
+            notes=[*not_honoured(self.scenario, "sim"), *cluster.network.notes()],
             digest=self.journal.digest(),
         )  # fmt: skip
 

@@ -14,7 +14,8 @@ from core.journal import Record, read
 from core.shard import Shard
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
 from scenarios.schema import Scenario
-from scenarios.topology import machine_names, wire
+from scenarios.topology import wire
+from scenarios.wiring import machine_names
 from sim.run import Run
 from sim.strategies import healed_s
 from tests.sim.tally_network import Mark, TallyNetwork, prepared
