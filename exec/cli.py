@@ -28,8 +28,8 @@ RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 def main() -> None:
     """Train for real: parameter shards, replicas and an evaluator as processes that survive each other's loss.
 
-    RUN is the folder of a run. Exit codes: 0 done, 2 wrong scenario or command line, 3 not started or not reachable,
-    4 training failed, 5 cannot write, 130 interrupted.
+    RUN is the folder of a run. Exit codes: 0 done, 1 an expectation failed, 2 wrong scenario or command line,
+    3 not started or not reachable, 4 training failed, 5 cannot write, 130 interrupted.
     """
     os.umask(0o077)  # whatever a run writes is its user's alone; what is started inherits it
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside our one clear message

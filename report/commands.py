@@ -35,7 +35,7 @@ def run_options(command: F) -> F:
 
 def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None:
     """Write the summary, show it, and exit with its status."""
-    from report.exits import OF_STATUS
+    from report import exits
 
     folder.write_summary(summary)
     if as_json:
@@ -46,4 +46,4 @@ def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None
         from report.summary import show
 
         show(Console(), summary)
-    sys.exit(OF_STATUS[summary["status"]])
+    sys.exit(exits.of(summary))

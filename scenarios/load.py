@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 import tomllib
@@ -15,7 +14,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
+from scenarios import expectations
+from scenarios.expectations import Expectation
 from scenarios.faults import Fault
+from scenarios.nearest import nearest
 from scenarios.schema import Scenario
 
 
@@ -124,7 +126,7 @@ def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mist
         for name, info in Scenario.model_fields.items():
             if (info.alias or name) in raw:
                 value = raw[info.alias or name]
-                sections[name] = valid_faults(value) if name == "fault" else valid(info.rebuild_annotation(), value)
+                sections[name] = valid_each(EACH[name], value) if name in EACH else valid(info.rebuild_annotation(), value)
             else:
                 sections[name] = info.get_default(call_default_factory=True, validated_data={})
     mistakes += [Mistake(file, path, message) for path, message in senseless(sections)]
@@ -139,9 +141,13 @@ def valid(annotation: Any, value: Any) -> Any:
         return None
 
 
-def valid_faults(value: Any) -> list[Any]:
-    """Each fault by itself, None in the place of one whose form is wrong."""
-    return [valid(Fault, fault) for fault in value] if isinstance(value, list) else []
+EACH: dict[str, Any] = {"fault": Fault, "expect": Expectation}
+"""Tables that stand several times."""
+
+
+def valid_each(annotation: Any, value: Any) -> list[Any]:
+    """Each by itself, None in the place of one whose form is wrong."""
+    return [valid(annotation, one) for one in value] if isinstance(value, list) else []
 
 
 def in_words(problem: Any, file: str) -> Mistake:
@@ -191,12 +197,6 @@ TOLD: dict[str, Callable[[Any], str]] = {
 def short(found: object) -> str:
     text = repr(found)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The question whether the nearest of the names was meant, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def is_tag(part: int | str, before: Sequence[int | str]) -> bool:
@@ -256,6 +256,8 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
         yield from senseless_faults(sections, protocol)
+        replicas = [replica_name(number) for number in range(protocol.all_replicas)]
+        yield from expectations.senseless(sections.get("expect") or (), real=sections.get("numerics") != "timing", replicas=replicas)
 
 
 def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """What may stand in a scenario file.  One model for each table; the same file drives both worlds.
 
-The larger tables have files of their own: `protocols.py`, `cluster.py`, `network.py`, `faults.py`.  `HONOURED_BY` says which keys only
+The larger tables have files of their own: `protocols.py`, `cluster.py`, `network.py`, `faults.py`, `expectations.py`.  `HONOURED_BY` says which keys only
 one world can honour; the other says so, every time.
 """
 
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, Privat
 
 from models.catalogue import BUNDLED
 from scenarios.cluster import Cluster
+from scenarios.expectations import Expectation
 from scenarios.faults import Fault
 from scenarios.network import Network
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous
@@ -136,6 +137,7 @@ class Scenario(Table):
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
+    expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     placement: Placement = Placement()
     exec: Execution = Execution()
 

@@ -120,7 +120,12 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def size_in_words(nbytes: float) -> str:
+    """A size as a person would say it: "850 kB", "1.25 GB"."""
+    unit = next(unit for unit in ("TB", "GB", "MB", "kB", "B") if nbytes >= BYTES[unit] or unit == "B")
+    return f"{nbytes / BYTES[unit]:.3g} {unit}"
+
+
 def rate_in_words(bytes_per_s: float) -> str:
     """A bandwidth as a person would say it: "850 kB/s", "1.25 GB/s"."""
-    unit = next(unit for unit in ("TB", "GB", "MB", "kB", "B") if bytes_per_s >= BYTES[unit] or unit == "B")
-    return f"{bytes_per_s / BYTES[unit]:.3g} {unit}/s"
+    return f"{size_in_words(bytes_per_s)}/s"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """Simulate distributed training on a cluster whose machines fail.
 
-    Exit codes: 0 done, 2 wrong scenario or command line, 4 training failed, 5 cannot write, 130 interrupted.
+    Exit codes: 0 done, 1 an expectation failed, 2 wrong scenario or command line, 4 training failed, 5 cannot write,
+    130 interrupted.
     """
 
 
