@@ -12,6 +12,8 @@ from core import chance
 from core.journal import Journal
 from report.summary import summarise
 from report.tally import Tally
+from report.trace import TraceWriter
+from report.tracing import Tracer
 from scenarios.plan import Plan, not_honoured, plan
 from scenarios.schema import Scenario
 from sim.cluster import Cluster
@@ -26,14 +28,17 @@ class Run:
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
-        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None,
+        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None, trace: TraceWriter | None = None,
     ) -> None:  # fmt: skip
-        """`prepared`: a plan of that scenario with a network and data of the caller's own."""
+        """`prepared`: a plan of that scenario with a network and data of the caller's own; `trace`: where to show what happens."""
         self.scenario = scenario
         self.began = time.monotonic()
         self.plan: Plan = prepared or plan(scenario, shared=True)
         self.journal, self.tally = Journal(file), Tally()
         self.tally.attach(self.journal)
+        self._tracer = Tracer(trace) if trace is not None else None
+        if self._tracer is not None:
+            self._tracer.attach(self.journal)
         ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None
         self.loop = SimLoop(ties)  # type: ignore[abstract]  # sockets and processes have no place here
         self.cluster = Cluster(self.plan, self.journal, self.loop)
@@ -44,7 +49,11 @@ class Run:
         self.cluster.begin()
         if self._on_progress is not None:
             self.loop.on_event = self._look
-        self.loop.run(until=self.cluster.done)
+        try:
+            self.loop.run(until=self.cluster.done)
+        finally:
+            if self._tracer is not None:
+                self._tracer.finish(self.loop.time())
 
     def _look(self) -> None:
         now = time.monotonic()
