@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from report.commands import finish, run_options, scenario_arguments
+from report.reading import READERS
 
 if TYPE_CHECKING:
     from exec.jobfile import JobFile
@@ -33,6 +34,10 @@ def main() -> None:
     """
     os.umask(0o077)  # whatever a run writes is its user's alone; what is started inherits it
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside our one clear message
+
+
+for reader in READERS:
+    main.add_command(reader)
 
 
 @main.command()

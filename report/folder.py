@@ -55,6 +55,10 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def trace(self) -> Path:
+        return self.path / "trace.json"
+
+    @property
     def model(self) -> Path:
         return self.model_in(self.path)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from report.commands import finish, run_options, scenario_arguments
+from report.reading import READERS
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -25,6 +26,10 @@ def main() -> None:
     Exit codes: 0 done, 1 an expectation failed, 2 wrong scenario or command line, 4 training failed, 5 cannot write,
     130 interrupted.
     """
+
+
+for reader in READERS:
+    main.add_command(reader)
 
 
 @main.command()
