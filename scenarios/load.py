@@ -72,7 +72,7 @@ def load(given: str, overrides: Sequence[str] = ()) -> Scenario:
     scenario, found = validate(raw, given)
     if mistakes or found or scenario is None:
         raise ScenarioError([*mistakes, *found])
-    scenario._file = given
+    scenario._file, scenario._given = given, raw
     return scenario
 
 

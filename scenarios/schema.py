@@ -18,6 +18,7 @@ from scenarios.faults import Fault
 from scenarios.network import Network
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous
 from scenarios.table import NotNegative, Table
+from scenarios.toml import dumps
 from scenarios.units import Operations, PositiveDuration, Size
 
 
@@ -142,11 +143,17 @@ class Scenario(Table):
     exec: Execution = Execution()
 
     _file: str = PrivateAttr("")
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """The tables as they were read, with overrides."""
 
     @property
     def file(self) -> str:
         """Where it was loaded from, as the user named it; its own name if it was made otherwise."""
         return self._file or self.name
+
+    def toml(self) -> str:
+        """What was given, overrides included, as a file that says the same."""
+        return dumps(self._given)
 
 
 HONOURED_BY: dict[str, tuple[str, str]] = {
