@@ -16,7 +16,7 @@ from scenarios.schema import Scenario
 
 
 def sum_up(job: JobFile, scenario: Scenario, verdict: str, reason: str) -> dict[str, Any]:
-    """Write journal.tsv, curve.csv, curve.png and summary.json; returns the summary."""
+    """Write journal.tsv and summary.json; returns the summary."""
     folder = RunFolder(Path(job.folder))
     records = merge(folder)
     tally = Tally()
@@ -41,7 +41,6 @@ def sum_up(job: JobFile, scenario: Scenario, verdict: str, reason: str) -> dict[
         journal=str(folder.journal),
         run=str(folder.path),
     )  # fmt: skip
-    folder.write_curve(tally.curve, f"{scenario.name}, seed {scenario.seed}, trained on {job.device}", "time, s")
     folder.write_summary(summary)
     return summary
 

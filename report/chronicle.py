@@ -54,7 +54,8 @@ class Pace:
         while used > buckets * step:
             step *= 2
         return [
-            (index * self.width_s, sum(self.counts[index : index + step]), sum(self.sums[index : index + step])) for index in range(0, used, step)
+            (index * self.width_s, sum(self.counts[index : index + step]), sum(self.sums[index : index + step]))
+            for index in range(0, used, step)
         ]
 
 

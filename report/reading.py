@@ -140,5 +140,19 @@ def trace(run: Path, out: Path | None) -> None:
         click.echo(f"{path}: {writer.events:,} events; open it at https://ui.perfetto.dev")
 
 
-READERS: tuple[Any, ...] = (journal, story, trace)
+@click.command()
+@RUN
+def report(run: Path) -> None:
+    """Write the report of a run again: report.html, and its plots as pictures and numbers."""
+    from report.exits import clear_errors
+
+    with clear_errors():
+        from report.findings import from_folder
+        from report.folder import RunFolder
+        from report.page import write_report
+
+        click.echo(write_report(RunFolder(run), from_folder(run)))
+
+
+READERS: tuple[Any, ...] = (journal, story, trace, report)
 """What both command lines have."""

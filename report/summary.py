@@ -68,6 +68,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "model": None,
         "journal": None,
         "run": None,
+        "report": None,
     } | measured
     summary["expectations"] = judge(scenario, summary)
     return summary
@@ -133,7 +134,7 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         console.print(judged(summary["expectations"]), highlight=False)
     for note in summary["notes"]:
         console.print(f"  [yellow]note[/]   {escape(note)}", highlight=False, soft_wrap=True)
-    for key in ("model", "journal", "run"):
+    for key in ("model", "journal", "report", "run"):
         if summary[key]:
             console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)
 
@@ -142,11 +143,16 @@ def in_one_line(fault: dict[str, Any]) -> str:
     """A fault and what it bit; that it bit nothing is a warning, since then the scenario does not test what its author believes."""
     from rich.markup import escape
 
-    bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
+    bit = bites(fault)
     when = f" at {in_words(fault['at_s'])}" if fault["at_s"] is not None else ""
     times = f" ({fault['struck']} times)" if fault.get("struck", 1) != 1 else ""
     told = escape(f"{fault['kind']} of {fault['target']}{when}{times}")
     return f"[dim]fault[/]   {told}: {escape(bit)}" if bit else f"[yellow]warning[/] {told} [yellow]bit nothing[/]"
+
+
+def bites(fault: dict[str, Any]) -> str:
+    """What a fault bit; "" if nothing."""
+    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
 
 
 def judged(expectations: list[dict[str, Any]]) -> Table:

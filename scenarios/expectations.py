@@ -33,7 +33,7 @@ SUMMARY: dict[str, str] = {
     "messages": "number", "bytes": "number", "staleness": "mean, p50, p99, max", "n_push": "number", "gradients_per_push": "number",
     "pushes_by_replica": "table", "repeated": "number", "duplicates": "number", "refused": "number", "lost_updates": "number",
     "goodput": "any", "accounts": "table", "links": "table", "waits": "table", "faults": "table", "expectations": "table",
-    "cost": "text", "notes": "text", "digest": "text", "model": "text", "journal": "text", "run": "text",
+    "cost": "text", "notes": "text", "digest": "text", "model": "text", "journal": "text", "run": "text", "report": "text",
 }  # fmt: skip
 """Every key of a summary, and what is there: a number, text, a table of known keys, or a table (or any of them) that only the run can fill."""
 

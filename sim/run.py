@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from core import chance
 from core.journal import Journal
+from report.chronicle import Chronicle
 from report.summary import summarise
 from report.tally import Tally
 from report.trace import TraceWriter
@@ -34,8 +35,9 @@ class Run:
         self.scenario = scenario
         self.began = time.monotonic()
         self.plan: Plan = prepared or plan(scenario, shared=True)
-        self.journal, self.tally = Journal(file), Tally()
-        self.tally.attach(self.journal)
+        self.journal, self.tally, self.chronicle = Journal(file), Tally(), Chronicle()
+        for watching in (self.tally, self.chronicle):
+            watching.attach(self.journal)
         self._tracer = Tracer(trace) if trace is not None else None
         if self._tracer is not None:
             self._tracer.attach(self.journal)
