@@ -60,6 +60,7 @@ LEGEND: dict[str, str] = {
     "paused": "peer: role; note: fault",
     "resumed": "peer: role; note: fault",
     "slowed": "peer: machine; value: factor, 1 = full speed; note: fault",
+    "stalled": "number: roles that wait; value: time of the last update that was seen; note: who waits for whom",
     "dropped": "peer: addressee; number: bytes; note: why the message was lost",
     "delayed": "peer: addressee; value: seconds that a call waits before it is sent; note: fault",
     "doubled": "peer: addressee of a request that was sent twice; note: fault",

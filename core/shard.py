@@ -113,14 +113,18 @@ class Shard:
 
     def note(self, sender: Sender, push: Push) -> None:
         """Write down that a push counts now."""
-        staleness = max(0, self.updates - push.based_on)  # a restored shard may stand before what was based on
+        staleness = self.staleness(push)
         self._staleness += staleness
         self.node.record("applied", sender.label, push.sequence, staleness)
+
+    def staleness(self, push: Push) -> int:
+        """Of a push that is to be applied next; the same when it is replayed, since that happens in the same place."""
+        return max(0, self.updates - push.based_on)  # a restored shard may stand before what was based on
 
     def apply(self, sender: Sender, push: Push) -> None:
         """One update."""
         self.pushes.count(sender, push.sequence)
-        self.rule.apply(self.parameters, push.gradient)
+        self.rule.apply(self.parameters, push.gradient, self.staleness(push))
         self._published = None
         self.updates += 1
         self.samples += push.samples

@@ -65,6 +65,8 @@ class Chronicle(Watching):
 
     lives: dict[str, list[Band]] = field(default_factory=dict)
     """By role."""
+    homes: dict[str, str] = field(default_factory=dict)
+    """The machine of each role's latest life, where the journal tells it."""
     faults: list[Band] = field(default_factory=list)
     updates: Pace = field(default_factory=Pace)
     """Gradients that shards applied or staged; the values are staleness."""
@@ -74,7 +76,7 @@ class Chronicle(Watching):
     @property
     def takers(self) -> dict[str, Watcher]:
         return {
-            "applied": self.applied, "staged": self.staged, "started": self.started, "ended": self.ended, "crashed": self.crashed,
+            "applied": self.applied, "staged": self.staged, "granted": self.granted, "started": self.started, "ended": self.ended, "crashed": self.crashed,
             "lost": self.lost, "enlisted": self.enlisted, "paused": self.paused, "resumed": self.resumed, "slowed": self.slowed,
         }  # fmt: skip
 
@@ -86,6 +88,9 @@ class Chronicle(Watching):
         self.updates.add(time_s if time_s > 0 else 0.0, 0.0)
 
     # lives
+
+    def granted(self, _time_s: float, _node: str, _life: int, _event: str, peer: str, _number: int, _value: float, note: str) -> None:
+        self.homes[peer] = note
 
     def started(self, time_s: float, _node: str, _life: int, _event: str, peer: str, number: int, *_: object) -> None:
         self._ends(peer, time_s, "its next life began")

@@ -18,6 +18,8 @@ INK, GRID = "#1d1d20", "#dfe0e3"
 """Drawn so in pictures; in the page each stands for a colour of its theme."""
 BLUE, ORANGE, GREEN, RED, GREY = "#4878cf", "#dd7a35", "#3d9970", "#d1495b", "#8d9299"
 FAULTS = ("#dd7a35", "#8464b8", "#d1495b", "#2f9ea3", "#b8901f", "#4878cf")
+TAGS = 12
+"""Faults whose numbers stand above a plot; of more, they would cover each other."""
 WIDTH_IN, LEFT_IN, RIGHT_IN, TOP_IN, BOTTOM_IN = 8.6, 0.95, 0.2, 0.22, 0.5
 
 
@@ -96,22 +98,37 @@ class Time:
     def shade(self, axes: Any, *, tagged: bool = True) -> None:
         """Every fault's times, in its colour; their numbers on top where there are few."""
         by_fault: dict[str, list[Band]] = {}
-        for band in self.bands:
+        taken = -1.0
+        for band in sorted(self.bands, key=lambda band: band.begin_s):
             by_fault.setdefault(band.what, []).append(band)
+        alpha = 0.14 / max(1, len(by_fault)) ** 0.7  # those that last together stay paler than what they shade
         for what, bands in by_fault.items():
             colour = colour_of(what)
-            spans = [(b.begin_s / self.unit_s, max((b.end_s or self.end_s) - b.begin_s, self.end_s / 1500) / self.unit_s) for b in bands]
-            axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), facecolors=colour, alpha=0.13, linewidth=0, zorder=0)
-            if tagged and len(by_fault) <= 12:
+            spans = [(begin / self.unit_s, max(end - begin, self.end_s / 1500) / self.unit_s) for begin, end in united(bands, self.end_s)]
+            axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), facecolors=colour, alpha=alpha, linewidth=0, zorder=0)
+            if tagged and len(by_fault) <= TAGS:
+                place = max(taken + 0.025, spans[0][0] * self.unit_s / self.end_s)  # beside one that begins at the same time
+                taken = place
                 axes.annotate(
-                    number_of(what) or "crash", (spans[0][0], 1), xycoords=axes.get_xaxis_transform(), xytext=(2, 2),
-                    textcoords="offset points", color=colour, fontsize=8, fontweight="bold", annotation_clip=False,
+                    number_of(what) or "crash", (place, 1), xycoords="axes fraction", xytext=(2, 2), textcoords="offset points",
+                    color=colour, fontsize=8, fontweight="bold", annotation_clip=False,
                 )  # fmt: skip
 
     def set(self, axes: Any, *, labelled: bool = True) -> None:
         axes.set_xlim(0, self.end_s / self.unit_s)
         if labelled:
             axes.set_xlabel(self.label)
+
+
+def united(bands: Iterable[Band], end_s: float) -> list[tuple[float, float]]:
+    """The times in which any of them lasts."""
+    found: list[tuple[float, float]] = []
+    for begin, end in sorted((band.begin_s, end_s if band.end_s is None else band.end_s) for band in bands):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found
 
 
 def number_of(fault: str) -> str:

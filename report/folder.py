@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +94,13 @@ class RunFolder:
 
     def write_scenario(self, scenario: Scenario) -> None:
         self.scenario.write_text(scenario.toml(), encoding="utf-8")
+
+    def write_accounts(self, states: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Seconds of each role in each state: role, machine, life_count, then the states; a row sums to the run's length."""
+        with self.accounts.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("role", "machine", "life_count", *states))
+            writer.writerows(rows)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -83,8 +83,11 @@ def tiles(summary: dict[str, Any]) -> str:
     if summary["protocol"] == "downpour":
         found.append((f"{summary['staleness']['mean']:.2f}", "mean staleness", f"p99 {summary['staleness']['p99']}"))
     found.append((size_in_words(summary["bytes"]), "traffic", f"{summary['messages']:,} messages"))
-    if isinstance(summary["goodput"], int | float):
-        found.append((f"{100 * summary['goodput']:.3g} %", "goodput", ""))
+    if summary["goodput"] is not None:
+        rate = summary["goodput"]["samples_per_s"]
+        found.append(
+            (f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}", "useful samples/s", f"{100 * summary['goodput']['in_vain']:.3g} % in vain")
+        )
     if summary["lost_updates"]:
         found.append((f"{summary['lost_updates']:,}", "updates lost", ""))
     told = "".join(

@@ -23,6 +23,8 @@ STATES = {
 
 SHOWN = 20
 """Roles, links or machines of a large cluster: the most interesting."""
+LEGEND_IN = 0.42
+"""Above bars that are stacked."""
 ALL_SHOWN = 32
 """Of a cluster that is no larger everybody is shown."""
 POINTS = 1000
@@ -45,7 +47,9 @@ def plots(findings: Findings) -> Iterator[Plot]:
 
 
 def learning(findings: Findings) -> Plot | None:
-    """Loss and accuracy."""
+    """Loss and accuracy; a run that is timing only has numbers there that mean nothing."""
+    if findings.summary["world"] == "sim" and findings.summary["numerics"] == "timing":
+        return None
     curve, steps = thin(findings.tally.curve), thin([step for step in findings.tally.steps if step.loss == step.loss])
     if not curve and not steps:
         return None
@@ -175,7 +179,8 @@ def violent(why: str) -> bool:
 
 def interesting_lives(findings: Findings) -> list[str]:
     everybody = findings.chronicle.lives
-    hit = {band.who for band in findings.chronicle.faults}
+    struck = {band.who for band in findings.chronicle.faults}
+    hit = {role for role in everybody if role in struck or findings.chronicle.homes.get(role) in struck}
 
     def natural(role: str) -> tuple[Any, ...]:
         order = ["supervisor", "coordinator", "shard", "mirror", "replica", "evaluator"]
@@ -231,11 +236,10 @@ def stacked(names: Sequence[str], rows: Sequence[dict[str, float]]) -> Callable[
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelsize=8.5)
         height = figure.get_figheight()
-        figure.subplots_adjust(top=1 - 0.55 / height)
-        axes.set_position([1.15 / WIDTH_IN, BOTTOM_IN / height, 1 - (1.15 + RIGHT_IN) / WIDTH_IN, 1 - (0.55 + BOTTOM_IN) / height])
+        axes.set_position([1.15 / WIDTH_IN, BOTTOM_IN / height, 1 - (1.15 + RIGHT_IN) / WIDTH_IN, 1 - (LEGEND_IN + BOTTOM_IN) / height])
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.0), ncols=10, frameon=False, fontsize=8, labelcolor=INK,
-            handlelength=0.8, columnspacing=1.0, handletextpad=0.45, borderpad=0.1,
+            handlelength=0.8, columnspacing=1.1, handletextpad=0.75, borderpad=0.1,
         )  # fmt: skip
 
     return draw
@@ -250,7 +254,7 @@ def time_by_kind(findings: Findings) -> Plot | None:
     if not kinds:
         return None
     rows = [(kind, *(round(row[state], 6) for state in STATES)) for kind, row in kinds.items()]
-    height = 0.55 + BOTTOM_IN + 0.3 * len(kinds) + 0.1
+    height = LEGEND_IN + BOTTOM_IN + 0.3 * len(kinds) + 0.1
     return Plot(
         "time-by-kind", "Where the time went", "Means of all roles of a kind.", ("kind", *STATES), rows, height,
         stacked(list(kinds), list(kinds.values())),
@@ -272,7 +276,7 @@ def time_by_role(findings: Findings) -> Plot | None:
         names = [name for name in names if name in odd]
     rows = [(row["role"], row.get("machine", ""), *(row.get(state, 0.0) for state in STATES)) for row in findings.accounts]
     more = f"The {len(names)} of {len(everybody)} that differ most from their kind." if len(names) < len(everybody) else ""
-    height = 0.55 + BOTTOM_IN + 0.2 * len(names) + 0.1
+    height = LEGEND_IN + BOTTOM_IN + 0.2 * len(names) + 0.1
     return Plot(
         "time-by-role",
         "… role by role",
@@ -346,7 +350,13 @@ def staleness(findings: Findings) -> Plot | None:
                 f"{name} {value:g}", (value, 1), xycoords=axes.get_xaxis_transform(), xytext=(3, -9), textcoords="offset points",
                 color=colour, fontsize=8.5,
             )  # fmt: skip
-        axes.set(xlabel="updates between a gradient's parameters and its application", ylabel="% of pushes", xlim=(-0.5, most + 0.5))
+        axes.set(
+            xlabel="updates between a gradient's parameters and its application",
+            ylabel="% of pushes",
+            xlim=(-0.5, most + 0.5),
+            ylim=(0, 1.12 * max(heights)),
+        )
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     rows = [(int(value), counts[value]) for value in sorted(counts)]
     return Plot("staleness", "Staleness", f"{total:,} pushes, counted at each shard.", ("staleness", "pushes"), rows, 2.6, draw)

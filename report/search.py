@@ -10,7 +10,7 @@ from pathlib import Path
 from core.journal import COLUMNS, LEGEND, Record, parse
 from models.errors import InputError
 from report.folder import RunFolder
-from scenarios.nearest import nearest
+from scenarios.words import nearest
 
 BLOCK = 1 << 22
 """Bytes read at once."""

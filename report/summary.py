@@ -24,6 +24,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     Keys are those of the README, "The summary"; a loss that is no finite number is None.
     """
     last = tally.curve[-1] if tally.curve else None
+    learns = world == "exec" or scenario.numerics == "real"
     senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.all_replicas)})
     for sender, count in tally.by_sender.items():
         senders[sender.partition("#")[0]] += count
@@ -43,7 +44,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "batches": tally.batches,
         "portions": portions(scenario, tally),
         "staged_bytes": int(tally.staged_bytes),
-        "training_loss": finite(tally.steps[-1].loss) if tally.steps else None,
+        "training_loss": finite(tally.steps[-1].loss) if tally.steps and learns else None,
         "loss": finite(last.loss) if last else None,
         "accuracy": last.accuracy if last else None,
         "messages": 0,

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
-from scenarios.nearest import nearest
 from scenarios.table import Table
 from scenarios.units import BYTES, SECONDS, in_words, parse, size_in_words
+from scenarios.words import nearest
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -32,10 +32,10 @@ SUMMARY: dict[str, str] = {
     "portions": "given, backups, wasted", "staged_bytes": "number", "training_loss": "number", "loss": "number", "accuracy": "number",
     "messages": "number", "bytes": "number", "staleness": "mean, p50, p99, max", "n_push": "number", "gradients_per_push": "number",
     "pushes_by_replica": "table", "repeated": "number", "duplicates": "number", "refused": "number", "lost_updates": "number",
-    "goodput": "any", "accounts": "table", "links": "table", "waits": "table", "faults": "table", "expectations": "table",
+    "goodput": "table", "accounts": "table", "links": "table", "waits": "table", "faults": "table", "expectations": "table",
     "cost": "text", "notes": "text", "digest": "text", "model": "text", "journal": "text", "run": "text", "report": "text",
 }  # fmt: skip
-"""Every key of a summary, and what is there: a number, text, a table of known keys, or a table (or any of them) that only the run can fill."""
+"""Every key of a summary, and what is there: a number, text, a table of known keys, or a table that only the run can fill."""
 
 LEARNT = ("loss", "accuracy", "training_loss")
 """Which a run that is timing only has none of."""
@@ -179,8 +179,8 @@ def unknown(metric: str, replicas: Sequence[str]) -> str:
         return f"{nearest(key, numbers)}; allowed: {', '.join(numbers)}"
     if what == "text":
         return "; it is text; allowed: a number of the summary"
-    if what in ("number", "any"):
-        return f"; {key} is a number and has no {rest!r}" if rest and what == "number" else ""
+    if what == "number":
+        return f"; {key} is a number and has no {rest!r}" if rest else ""
     known = list(replicas) if key == "pushes_by_replica" else [] if what == "table" else what.split(", ")
     if rest and (not known or rest in known):
         return ""

@@ -17,8 +17,8 @@ from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from scenarios import expectations
 from scenarios.expectations import Expectation
 from scenarios.faults import Fault
-from scenarios.nearest import nearest
 from scenarios.schema import Scenario
+from scenarios.words import nearest
 
 
 @dataclass(frozen=True, slots=True)

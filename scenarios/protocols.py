@@ -11,25 +11,30 @@ from scenarios.table import NotNegative, Positive, Probability, Table
 from scenarios.units import Duration, PositiveDuration, Updates
 
 
-class SgdRule(Table):
+class Descent(Table):
+    """What every rule has."""
+
+    kind: str
+    learning_rate: Positive
+    staleness_aware: bool = False
+    """Divide the rate of each push by its staleness, if that is more than 1."""
+
+
+class SgdRule(Descent):
     kind: Literal["sgd"]
-    learning_rate: Positive
 
 
-class MomentumRule(Table):
+class MomentumRule(Descent):
     kind: Literal["momentum"]
-    learning_rate: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
 
-class AdagradRule(Table):
+class AdagradRule(Descent):
     kind: Literal["adagrad"]
-    learning_rate: Positive
 
 
-class AdamRule(Table):
+class AdamRule(Descent):
     kind: Literal["adam"]
-    learning_rate: Positive
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epsilon: Positive = 1e-8
@@ -156,6 +161,12 @@ class MapReduce(Sandblaster):
     """What each pass pays before its first portion is given out."""
 
 
+def never_stale(rule: Descent) -> Descent:
+    if rule.staleness_aware:
+        raise ValueError("a step of synchronous SGD is never stale; allowed: staleness_aware = false, or kind = 'downpour'")
+    return rule
+
+
 class Synchronous(Protocol):
     """Synchronous SGD with backup workers (Chen et al., 2016)."""
 
@@ -164,7 +175,7 @@ class Synchronous(Protocol):
     """Replicas beyond `replicas`: a step is taken with the gradients of the first `replicas` that are there."""
     batch: PositiveInt = 32
     """Of each replica."""
-    rule: Rule = AdagradRule(kind="adagrad", learning_rate=0.05)
+    rule: Annotated[Rule, AfterValidator(never_stale)] = AdagradRule(kind="adagrad", learning_rate=0.05)
     stop: Stop = Stop(epochs=20)
 
     @property

@@ -109,6 +109,8 @@ Updates = Annotated[int, BeforeValidator(updates), quantity("200 updates")]
 
 def in_words(seconds: float) -> str:
     """A duration as a person would say it: "350 us", "4.2 s", "3 min 20 s", "2 h 5 min"."""
+    if not seconds:
+        return "0 s"
     if seconds < 60:
         for unit in ("s", "ms", "us", "ns"):
             if seconds >= SECONDS[unit] or unit == "ns":

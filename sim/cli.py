@@ -66,6 +66,7 @@ def run(file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: boo
             finally:
                 run.journal.flush()
             summary = run.summary(interrupted=interrupted)
+        run.write_accounts(folder)
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
         if run.save_model(folder.model):
             summary["model"] = str(folder.model)

@@ -26,6 +26,7 @@ from core.shard import Shard
 from core.work import Diverged
 from scenarios.plan import Plan, roles
 from sim import faults
+from sim.accounts import Accounts, State
 from sim.device import Device, Machine
 from sim.hands import Hands, Running
 from sim.head import Head, LedgerStore
@@ -51,6 +52,7 @@ class Cluster:
         self.machines = {m.name: m for m in (self.machine(number) for number in range(scenario.cluster.machines or len(self.roles)))}
         self.hands = {name: Hands(self, machine, number) for number, (name, machine) in enumerate(self.machines.items())}
         self.head = Head(self, self.machine(None))
+        self.accounts = Accounts((*self.roles, SUPERVISOR), (*self.machines, self.head.machine.name))
         self.places: dict[str, Place] = {SUPERVISOR: self.head.place}
         self.disks: dict[tuple[str, str], Disk] = {}
         """By machine and role; they outlive every life."""
@@ -134,6 +136,7 @@ class Cluster:
         if name not in self.hosts or life > self.hosts[name].incarnation:  # one that was stopped may begin after its successor
             self.hosts[name] = host
         self.record("started", name, life, note=host.machine.name)
+        self.accounts.begins(name, host.machine.name, host.account, self.now())
         self.toll.back(name)
         host.introduce(SUPERVISOR, 0, SUPERVISOR)
         host.life.start(live(host, self.plan, inherited))
@@ -146,7 +149,7 @@ class Cluster:
             return  # it was killed at the very moment
         if error is not None and not isinstance(error, Diverged | StoreFailed | Outlived | Refused):
             raise error
-        self.close(host)
+        self.close(host, State.DOWN if error is not None else State.IDLE)
         result = None if error is not None else exited.result()
         self.record(
             "ended", host.name, host.incarnation, note=one_line(str(error or ("promoted" if isinstance(result, Promoted) else "done")))
@@ -159,8 +162,9 @@ class Cluster:
         running.hands.running.pop(running.process, None)
         running.hands.tell(running.process, "failed" if isinstance(error, Diverged | StoreFailed) else "ended", str(error or "done"))
 
-    def close(self, host: Host) -> int:
+    def close(self, host: Host, becomes: State = State.DOWN) -> int:
         """Its doors are shut; unless its machine is down too, whoever waits for it hears of that.  How many calls this cuts off."""
+        self.accounts.ends(host.name, host.account, self.now(), working=host.busy, state=becomes)
         host.life.crash()
         host.record = lambda *_, **__: None
         host.place.host = None
@@ -197,6 +201,7 @@ class Cluster:
         if not machine.up:
             return
         machine.up = False
+        self.accounts.machine_down(machine.name, self.now())
         self.record("crashed", machine.name, note=fault.name)
         for running in list(self.hands[machine.name].running.values()):
             self.toll.felled(running.role, running.host, fault)
@@ -206,6 +211,7 @@ class Cluster:
 
     def repaired(self, machine: Machine) -> None:
         machine.up = True
+        self.accounts.machine_up(machine.name, self.now())
         self.hands[machine.name].boot()
 
     def report_faults(self) -> list[dict[str, Any]]:
@@ -214,6 +220,12 @@ class Cluster:
         return [fault.report() for fault in self.faults]
 
     # the end
+
+    def settle(self) -> Accounts:
+        """Everybody's account up to now."""
+        up = {host.name: host for host in self.living() if host.life.up}
+        self.accounts.settle(self.now(), lambda role: up[role].busy)
+        return self.accounts
 
     def fail(self, reason: str) -> None:
         self.failed = self.failed or reason

@@ -79,8 +79,7 @@ def pause(one: Injected, cluster: Cluster, _: random.Random) -> None:
         if not host.life.paused:
             one.bit["processes"] += 1
             cluster.record("paused", host.name, host.incarnation, note=one.name)
-            host.device.pause()
-            host.life.pause()
+            host.pause()
             cluster.at(cluster.now() + one.fault.for_, partial(resume, one, cluster, host))
 
 
@@ -88,8 +87,7 @@ def resume(one: Injected, cluster: Cluster, host: Host) -> None:
     if host.life.up:
         one.bit["callbacks held"] += len(host.life.held)
         cluster.record("resumed", host.name, host.incarnation, note=one.name)
-        host.device.resume()
-        host.life.resume()
+        host.resume()
 
 
 def slow_down(one: Injected, cluster: Cluster, _: random.Random) -> None:

@@ -73,6 +73,7 @@ class Head:
         )  # fmt: skip
         self.membership.on_over = self.over
         cluster.record("started", SUPERVISOR, self.lives, note=self.machine.name)
+        cluster.accounts.begins(SUPERVISOR, self.machine.name, self.host.account, cluster.now())
         cluster.toll.back(SUPERVISOR)
         self.host.life.start(supervisor(self.host, self.membership))
         self.host.life.exited.add_done_callback(self.exited, context=contextvars.Context())

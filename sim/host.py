@@ -13,12 +13,15 @@ import random
 from collections import Counter, deque
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
+from core.job import SUPERVISOR
 from core.journal import Journal
 from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
 from core.node import NOTHING, Outcome, Server, Store
-from core.work import Work
+from core.work import Gradient, Work
+from sim.accounts import Account
 from sim.device import Device, Machine
 from sim.loop import Future, Life, SimLoop, Timer
 from sim.network import Message, Network
@@ -42,8 +45,8 @@ class Call(Future, Message):
     """A request on its way, then its reply on the way back; and the future of that reply."""
 
     __slots__ = (
-        "addressee", "addressee_life", "caller", "deadline_s", "destination", "durable", "nbytes", "outcome", "request", "stage",
-        "to", "waits",
+        "addressee", "addressee_life", "arrived_s", "caller", "deadline_s", "destination", "durable", "handled_s", "nbytes", "outcome",
+        "replied_s", "request", "sent_s", "stage", "to", "waits",
     )  # fmt: skip
     stage: int
     caller: Host
@@ -55,6 +58,11 @@ class Call(Future, Message):
     durable: asyncio.Future[None] | None
     outcome: tuple[Any, int, str]
     """Reply, life of whoever replies, and why there is none."""
+    sent_s: float
+    arrived_s: float
+    handled_s: float
+    replied_s: float
+    """Infinite while there is none."""
 
     def __call__(self) -> None:
         if self.stage == SERVED:
@@ -64,7 +72,7 @@ class Call(Future, Message):
         elif self.stage != REQUEST:
             self.caller.returned(self)
         elif (host := self.to.host) is not None:
-            self.addressee = host
+            self.addressee, self.arrived_s = host, host.loop.env._now
             host.arrive(self)
         else:
             self.stage = RESET
@@ -74,7 +82,7 @@ class Call(Future, Message):
         """The same request again, whose answer nobody waits for."""
         twin = Twin(loop=self.caller.loop)
         twin.caller, twin.to, twin.request = self.caller, self.to, self.request
-        twin.stage, twin.addressee_life = self.stage, self.addressee_life
+        twin.stage, twin.addressee_life, twin.sent_s = self.stage, self.addressee_life, self.sent_s
         return twin
 
 
@@ -108,11 +116,28 @@ class Host:
         self._queue: deque[Call] = deque()
         self.serving: Call | None = None
         """The request whose cost is being paid."""
+        self._supervisor = places.get(SUPERVISOR)
+        self.account = Account(self.loop.env._now, life.incarnation, self._alone_s)
 
     @property
     def working(self) -> bool:
         """Does it compute, or pay for a request, at this moment?"""
-        return self.life.active and (self.device.running is not None or self.serving is not None)
+        return self.life.active and self.busy
+
+    @property
+    def busy(self) -> bool:
+        """The same, even if it is stopped in the middle."""
+        return self.device.running is not None or self.serving is not None
+
+    def pause(self) -> None:
+        self.account.stop(self.loop.env._now, working=self.busy)
+        self.device.pause()
+        self.life.pause()
+
+    def resume(self) -> None:
+        self.account.go_on(self.loop.env._now)
+        self.device.resume()
+        self.life.resume()
 
     # core.node.Node
 
@@ -129,7 +154,8 @@ class Host:
             return call
         call.caller, call.to, call.request, call.stage = self, place, request, REQUEST
         call.addressee_life = self.lives.get(peer, 0)
-        call.deadline_s = self.loop.env._now + self.deadline_s
+        call.sent_s = now_s = self.loop.env._now
+        call.replied_s, call.deadline_s = inf, now_s + self.deadline_s
         outstanding = self._outstanding
         while outstanding and outstanding[0].done():
             outstanding.popleft()
@@ -148,15 +174,21 @@ class Host:
             result = work.run()
 
             def done() -> None:
+                self.account.computed(self.loop.env._now)
+                if type(result) is Gradient:
+                    self.account.samples += result.samples
                 if not future.done():  # else whoever asked has been cancelled
                     future.set_result(result)
 
+            self.account.productive(self.loop.env._now)
+            self.account.waited(self.loop.env._now)
             self.device.begin(work.cost, done)
         return future
 
     def serve(self, server: Server) -> str:
         """Answer with this server; the address is this life's label, since an earlier life may still answer at its own."""
         self.server, self.place.host = server, self
+        self.account.serves(self.loop.env._now)
         self.places.setdefault(self.sender.label, self.place)
         return self.sender.label
 
@@ -171,9 +203,13 @@ class Host:
             self.lives[peer] = life
         if before is not None and before is not place:
             for call in [one for one in self._outstanding if one.to is before]:
-                fail(call, Unreachable(f"{peer} lives life {life} by now"))
+                self._fail(call, Unreachable(f"{peer} lives life {life} by now"))
 
     # the caller's side
+
+    def oldest_call(self) -> Call | None:
+        """The call, of those that are no signs of life, that has been unanswered the longest."""
+        return next((call for call in self._outstanding if not call.done() and call.to is not self._supervisor), None)
 
     def _arm(self) -> None:
         self._timer = self.loop.call_at(self._outstanding[0].deadline_s, self._expire, context=self.life.context)
@@ -181,7 +217,7 @@ class Host:
     def _expire(self) -> None:
         outstanding = self._outstanding
         while outstanding and (outstanding[0].done() or outstanding[0].deadline_s <= self.loop.env.now):
-            fail(outstanding.popleft(), TimedOut(f"no answer in {self.deadline_s:g} s"))
+            self._fail(outstanding.popleft(), TimedOut(f"no answer in {self.deadline_s:g} s"))
         self._timer = None
         if outstanding:
             self._arm()
@@ -193,8 +229,10 @@ class Host:
         if call.done():
             return
         if call.stage == RESET:
-            fail(call, Unreachable("nobody is there"))
+            self._fail(call, Unreachable("nobody is there"))
             return
+        if call.to is not self._supervisor:
+            self.account.call_ended(self.loop.env._now, call)
         reply, life, none_because = call.outcome
         if life != call.addressee_life and life > self.lives.get(call.to.name, 0):
             self.lives[call.to.name] = life
@@ -217,7 +255,13 @@ class Host:
         if call.stage == REQUEST:
             call.stage = RESET
         if self.life.admits(lambda: self._reset(call)):
-            fail(call, Unreachable("the connection was reset"))
+            self._fail(call, Unreachable("the connection was reset"))
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        if not call.done() and call.to is not self._supervisor:
+            call.replied_s = inf
+            self.account.call_ended(self.loop.env._now, call)
+        fail(call, error)
 
     # the addressee's side
 
@@ -233,6 +277,7 @@ class Host:
     def handle(self, call: Call) -> None:
         """Handle one request in this life's context, and charge its cost before the reply may leave."""
         assert self.server is not None, "whoever does not serve has no address"
+        call.handled_s = self.loop.env._now
         if call.addressee_life != self.incarnation and (why := misaddressed("", "", call.addressee_life, self.incarnation)):
             self.refusals["misaddressed"] += 1
             call.outcome = (None, self.incarnation, why)
@@ -242,6 +287,7 @@ class Host:
         call.outcome, call.durable = (outcome.reply, self.incarnation, ""), outcome.durable
         delay_s = 0.0 if outcome.cost is NOTHING else self.machine.takes(outcome.cost) * self.payload_scale
         if delay_s > 0:
+            self.account.asked(call.handled_s, call)
             self.serving = call
             call.stage = SERVED
             self.loop.after(delay_s, call)
@@ -255,6 +301,7 @@ class Host:
         if not self.life.active and not self.life.admits(lambda: self.departs(call)):
             return
         self.serving = None
+        self.account.computed(self.loop.env._now)
         if call.durable is None:
             self.send_back(call)
         else:
@@ -270,13 +317,19 @@ class Host:
             call.outcome = (None, self.incarnation, "what it asked for did not become durable")
         self.send_back(call)
 
+    def _alone_s(self, call: Call, outward: bool) -> float:
+        """How long its request, or its reply, would have been under way on an empty network."""
+        payload = call.request.payload if outward else None if call.outcome[0] is None else call.outcome[0].payload
+        nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
+        return self.network.alone_s(call.caller.machine, call.to.machine, nbytes)
+
     def retime(self, factor: float) -> None:
         """The machine has become so many times slower: what is left of the service in progress takes so much longer."""
         if self.serving is not None:
             self.loop.env.stretch(self.serving, factor)
 
     def send_back(self, call: Call) -> None:
-        call.stage = REPLY
+        call.stage, call.replied_s = REPLY, self.loop.env._now
         reply = call.outcome[0]
         if type(reply) is Refusal:
             self.refusals["refused"] += 1

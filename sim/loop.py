@@ -25,6 +25,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import simpy
+from simpy.core import EmptySchedule
 from simpy.events import NORMAL
 
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
@@ -187,18 +188,26 @@ class Clock(simpy.Environment):
         """The time; `now` is a property, three times as slow."""
 
     def step(self) -> None:
-        """The next event, and all that it makes due at once; first whatever is due since before."""
-        if self._soon:
-            self._drain()
-            return
-        queue = self._queue
-        if queue and isinstance(event := queue[0][3], Event):  # one of ours: nobody but itself is called
-            self._now = heappop(queue)[0]
-            event()
-        else:
-            super().step()
-        if self._soon:
-            self._drain()
+        """Every event until the last, or until one ends the run: SimPy's own loop around this costs a call for each."""
+        self.steps(sys.maxsize)
+        raise EmptySchedule
+
+    def steps(self, count: int) -> None:
+        """So many events, or fewer where no more are left; after each all that it makes due at once."""
+        queue, soon, drain, pop = self._queue, self._soon, self._drain, heappop
+        if soon:  # due since before
+            drain()
+        for _ in range(count):
+            if not queue:
+                return
+            event = queue[0][3]
+            if isinstance(event, Event):  # one of ours: nobody but itself is called
+                self._now = pop(queue)[0]
+                event()
+            else:
+                super().step()
+            if soon:
+                drain()
 
     def after(self, delay: float, event: Any) -> None:
         """`schedule(event, NORMAL, delay)`."""

@@ -85,6 +85,12 @@ class Network:
                 delay_s += later_s
         self.after(delay_s, message)
 
+    def alone_s(self, source: Machine, destination: Machine, nbytes: float) -> float:
+        """How long so many bytes would be under way if nobody else sent anything."""
+        if source is destination:
+            return nbytes / source.memory_bytes_per_s
+        return self.latency_s + nbytes / min(source.nic_bytes_per_s, destination.nic_bytes_per_s)
+
     def is_there(self, message: Message) -> bool:
         """Has the last byte of a message that is due arrived?  Not if the receiver is still taken, or down."""
         machine = message.destination

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from core import chance
+from core.job import role_kind
 from core.journal import Journal
 from report.chronicle import Chronicle
+from report.folder import RunFolder
 from report.summary import summarise
 from report.tally import Tally
 from report.trace import TraceWriter
 from report.tracing import Tracer
 from scenarios.plan import Plan, not_honoured, plan
 from scenarios.schema import Scenario
+from sim.accounts import NAMES, State, shares
 from sim.cluster import Cluster
 from sim.loop import SimLoop
+from sim.outlook import waits
 
 PROGRESS_EVERY_S = 0.1
 """Of wall time."""
@@ -77,9 +81,44 @@ class Run:
             staged_bytes=int(self.tally.staged_bytes * self.plan.payload_scale),
             lost_updates=self.tally.events["applied"] - cluster.toll.surviving(),
             faults=cluster.report_faults(),
+            accounts=self.accounts(),
+            goodput=self.goodput(),
+            waits=[wait.to_json() for wait in waits(cluster)] if interrupted or failed else [],
             notes=not_honoured(self.scenario, "sim"),
             digest=self.journal.digest(),
         )  # fmt: skip
+
+    def accounts(self) -> dict[str, Any]:
+        """Shares of time by kind of role, and by machine where these are few enough to read."""
+        accounts = self.cluster.settle()
+        kinds = dict.fromkeys(map(role_kind, accounts.roles))
+        by_kind = {kind: shares(spent for role, spent in accounts.roles.items() if role_kind(role) == kind) for kind in kinds}
+        return {"states": list(NAMES), "by_kind": by_kind}
+
+    def goodput(self) -> dict[str, float]:
+        """Samples a second that the job has learnt from; replicas' share of time that went into computing, and what part of that was in vain."""
+        accounts, portions = self.cluster.settle(), self.tally.portions
+        replicas = [spent for role, spent in accounts.roles.items() if role_kind(role) == "replica"]
+        whole_s, computed = sum(map(sum, replicas)), sum(accounts.samples.values())
+        computing_s = sum(spent[State.COMPUTING] + spent[State.LOST_WORK] for spent in replicas)
+        if portions["given"]:
+            counted = computed * (1 - portions["wasted"] / portions["given"])
+        else:
+            shards = [shard.samples for shared in self.plan.job.shards if (shard := self.cluster.shard(shared.name)) is not None]
+            counted = min(computed, sum(shards) / len(shards)) if shards else 0
+        return {
+            "samples_per_s": round(counted / self.loop.time(), 3) if computed else 0.0,
+            "computing": round(computing_s / whole_s, 6) if whole_s else 0.0,
+            "in_vain": round(1 - counted / computed, 6) if computed else 0.0,
+        }
+
+    def write_accounts(self, folder: RunFolder) -> None:
+        accounts = self.cluster.settle()
+        rows = (
+            (role, accounts.homes[role], accounts.lives[role], *(round(seconds, 9) for seconds in spent))
+            for role, spent in accounts.roles.items()
+        )
+        folder.write_accounts(NAMES, rows)
 
     def save_model(self, path: Path) -> bool:
         """Write the final parameters, those of the shards if it has not come to an end; False if there are none."""

@@ -507,6 +507,19 @@ def test_a_copy_is_taken_once_in_its_turn_and_costs_what_an_update_costs() -> No
     assert same(world.it.shard, reference(4))
 
 
+def test_a_mirror_divides_by_the_same_staleness_as_its_shard() -> None:
+    world = Mirrored()
+    world.it = Mirror(world.node, job("mirror"), lambda: Momentum(1.0, staleness_aware=True), world.on_synced)
+    shard = Shard(FakeNode(), job("none"), initial(), Momentum(1.0, staleness_aware=True))
+    world.install(shard)
+    for sequence in range(1, 9):  # each of them staler than the one before
+        shard.handle(push(sequence), REPLICA)
+        assert isinstance(world.ask(Copy(Entry(sequence, REPLICA, push(sequence)))), Accepted)
+    assert world.it.shard is not None
+    assert same(world.it.shard, shard)
+    assert not same(shard, reference(8))
+
+
 def test_a_mirror_that_holds_nothing_says_so() -> None:
     assert isinstance(Mirrored().ask(Copy(Entry(1, REPLICA, push(1)))), Behind)
 

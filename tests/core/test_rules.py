@@ -174,9 +174,29 @@ def test_on_phantoms_a_rule_does_nothing(make: Callable[[], Rule]) -> None:
     assert all(value == 1 or len(value) == 10**10 for value in rule.state.values())
 
 
+@each_rule
+@pytest.mark.parametrize(("staleness", "divisor"), [(0, 1), (1, 1), (2, 2), (40, 40)])
+def test_a_rule_that_is_aware_of_staleness_divides_its_step_by_it_and_its_state_by_nothing(
+    make: Callable[[], Rule], staleness: int, divisor: int
+) -> None:
+    start, gradients = some(9, 4)
+    aware, unaware = make(), make()
+    aware.staleness_aware = True  # type: ignore[attr-defined]
+    before = applied(aware, start, gradients[:3])
+    assert torch.equal(before, applied(unaware, start, gradients[:3])), "they were fresh"
+    stale, fresh = before.clone(), before.clone()
+    aware.apply(stale, gradients[3], staleness)
+    unaware.apply(fresh, gradients[3], staleness)
+    torch.testing.assert_close((stale - before) * divisor, fresh - before, rtol=1e-10, atol=1e-15)
+    for key, value in unaware.state.items():
+        assert torch.equal(torch.as_tensor(aware.state[key]), torch.as_tensor(value)), key
+
+
 def test_every_rule_of_the_scenario_file_can_be_made() -> None:
     given = {"sgd": SgdRule, "momentum": MomentumRule, "adagrad": AdagradRule, "adam": AdamRule}
     assert given.keys() == RULES.keys()
     for kind, table in given.items():
-        settings = table(kind=kind, learning_rate=0.1).model_dump()
-        assert isinstance(RULES[settings.pop("kind")](**settings), RULES[kind])
+        settings = table(kind=kind, learning_rate=0.1, staleness_aware=True).model_dump()
+        rule = RULES[settings.pop("kind")](**settings)
+        assert isinstance(rule, RULES[kind])
+        assert rule.staleness_aware  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from core.job import Job, Shared, Stop
 from core.messages import Accepted, Ask, Entry, Fetch, Finish, Finished, Join, Parameters, Progress, Push, Refusal, Request, Sender
 from core.node import NOTHING
-from core.rules import Adagrad, Adam, Momentum, Rule, Sgd
+from core.rules import RULES, Adagrad, Momentum, Rule, Sgd
 from core.shard import Shard
 from core.vector import Phantom
 from core.work import Cost
@@ -263,19 +265,35 @@ def test_a_snapshot_never_changes_afterwards() -> None:
     assert (manifest["updates"], manifest["samples"], manifest["position"]) == (1, 10, 1)
 
 
-@pytest.mark.parametrize("make", [Sgd, Momentum, Adagrad, Adam], ids=lambda make: make.__name__)
-def test_a_restored_shard_goes_on_exactly_as_if_nothing_had_happened(make: type[Rule]) -> None:
-    straight, _ = shard(rule=make(0.5))  # type: ignore[call-arg]
+def aware(rule: Any) -> Any:
+    return pytest.param(partial(rule, staleness_aware=True), id=f"{rule.__name__}, aware of staleness")
+
+
+MAKERS = [*(pytest.param(rule, id=rule.__name__) for rule in RULES.values()), aware(Sgd), aware(Adagrad)]
+each_rule = pytest.mark.parametrize("make", MAKERS)
+
+
+@each_rule
+def test_a_restored_shard_goes_on_exactly_as_if_nothing_had_happened(make: Callable[[float], Rule]) -> None:
+    straight, _ = shard(rule=make(0.5))
     for number in range(1, 4):
         straight.handle(push(number), REPLICA)
     manifest, vectors = straight.snapshot()
-    restored = Shard.restored(FakeNode(incarnation=2), job(), make(0.5), json.loads(json.dumps(manifest)), vectors)  # type: ignore[call-arg]
+    restored = Shard.restored(FakeNode(incarnation=2), job(), make(0.5), json.loads(json.dumps(manifest)), vectors)
     assert isinstance(restored.handle(push(3), REPLICA).reply, Accepted)  # a repetition: counted already
     for number in range(4, 8):
         for one in (straight, restored):
             one.handle(push(number, 3), REPLICA)
     assert torch.equal(restored.parameters, straight.parameters)
     assert (restored.updates, restored.samples, restored.pushes.last) == (straight.updates, straight.samples, straight.pushes.last)
+
+
+def test_a_push_is_applied_at_the_rate_over_the_staleness_that_is_written_down() -> None:
+    one, node = shard(rule=Sgd(1.0, staleness_aware=True))
+    for sequence, based_on in ((1, 0), (2, 1), (3, 0), (4, 0), (5, 3), (6, 9)):
+        one.handle(push(sequence, based_on=based_on), REPLICA)
+    assert [value for _, _, _, value, _ in node.events("applied")] == [0, 0, 2, 3, 1, 0]
+    assert tally(one) == {1: 1, 2: 1, 3: 1 / 2, 4: 1 / 3, 5: 1, 6: 1}
 
 
 class Remembered:
@@ -291,14 +309,14 @@ class Remembered:
         return None
 
 
-@pytest.mark.parametrize("make", [Sgd, Momentum, Adagrad, Adam], ids=lambda make: make.__name__)
-def test_repeating_the_entries_gives_the_same_bits(make: type[Rule]) -> None:
-    one, _ = shard(Stop(updates=6), rule=make(0.3))  # type: ignore[call-arg]
+@each_rule
+def test_repeating_the_entries_gives_the_same_bits(make: Callable[[float], Rule]) -> None:
+    one, _ = shard(Stop(updates=6), rule=make(0.3))
     one.trail = trail = Remembered()
     for number in range(1, 8):
         one.handle(Push(number, torch.rand(WIDTH, dtype=torch.float64), 1, 10, 0), REPLICA)
     assert [entry.number for entry in trail.entries] == list(range(1, 8)), "six pushes, and the end"
-    again, _ = shard(Stop(updates=6), rule=make(0.3))  # type: ignore[call-arg]
+    again, _ = shard(Stop(updates=6), rule=make(0.3))
     for entry in trail.entries:
         again.replay(entry)
     assert torch.equal(again.parameters, one.parameters)

@@ -199,6 +199,7 @@ def test_mistakes_of_sense_are_told_beside_mistakes_of_form(write: Any) -> None:
         ({"protocol": {}}, "protocol.kind", "missing"),
         ({"protocol": {"kind": "downpour", "stop": {}}}, "protocol.stop", "nothing here is sure to happen"),
         ({"protocol": {"kind": "downpour", "stop": {"loss": 0.1}}}, "protocol.stop", "nothing here is sure to happen"),
+        ({"protocol": {"kind": "sync", "rule": {"kind": "sgd", "learning_rate": 1, "staleness_aware": True}}}, "protocol.rule", "never stale; allowed: staleness_aware = false"),
         ({"protocol": {"kind": "downpour", "rule": {"learning_rate": 1}}}, "protocol.rule.kind", "missing; allowed: adagrad, adam, momentum, sgd"),
         ({"protocol": {"kind": "downpour", "rule": {"kind": "sgd"}}}, "protocol.rule.learning_rate", "missing"),
         ({"protocol": {"kind": "downpour", "rule": {"kind": "sgd", "learning_rate": 1, "momentum": 0.9}}}, "protocol.rule.momentum", "allowed: kind, learning_rate"),

@@ -67,6 +67,7 @@ class Course:
             except Endless:
                 self.wrong.append(f"goes on at {self.run.loop.time():g} s")
         self.run.journal.flush()
+        self.run.cluster.settle()  # raises where accounts do not add up
         self.records = list(read(iter(journal.getvalue().decode().splitlines(keepends=True))))
 
     def check_gathered(self, shard: StagingShard, asked: Gather) -> None:

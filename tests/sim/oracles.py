@@ -37,6 +37,7 @@ def trial(scenario: Scenario, *, shuffle_ties: bool = False) -> Trial:
 def wrong(done: Trial) -> list[str]:
     """Every violation of safety; empty when all is well."""
     findings = check(done.records, durability=done.run.scenario.protocol.durability)
+    done.run.cluster.settle()  # raises where accounts do not add up
     carried = gradients_of(findings)
     return [
         *map(str, findings.violations), *miscounted(done, findings, carried), *misread(done, carried), *misreported(done), *late(done)
