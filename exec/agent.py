@@ -26,11 +26,12 @@ from exec.codec import Identity
 from exec.host import Host
 from exec.jobfile import NAME, Charge, JobFile
 from exec.nursery import end_with
-from exec.processes import Processes, machine_memory
+from exec.processes import Processes
 from exec.relaying import Relaying
 from models.errors import InputError
 from report.exits import Exit, StartError
 from scenarios.load import ScenarioError
+from scenarios.memory import machine_memory
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from report.commands import finish, run_options, scenario_arguments
+from report.commands import finish, report_options, run_options, scenario_arguments
+from report.reading import READERS
 
 if TYPE_CHECKING:
     from exec.jobfile import JobFile
@@ -28,17 +29,21 @@ RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 def main() -> None:
     """Train for real: parameter shards, replicas and an evaluator as processes that survive each other's loss.
 
-    RUN is the folder of a run. Exit codes: 0 done, 2 wrong scenario or command line, 3 not started or not reachable,
-    4 training failed, 5 cannot write, 130 interrupted.
+    RUN is the folder of a run. Exit codes: 0 done, 1 an expectation failed, 2 wrong scenario or command line,
+    3 not started or not reachable, 4 training failed, 5 cannot write, 130 interrupted.
     """
     os.umask(0o077)  # whatever a run writes is its user's alone; what is started inherits it
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside our one clear message
 
 
+for reader in READERS:
+    main.add_command(reader)
+
+
 @main.command()
 @scenario_arguments
 @run_options
-def launch(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+def launch(file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: bool, report: bool) -> None:
     """Train a scenario, given as a file or by the name of a bundled one.
 
     Ctrl-C ends it and keeps what was learnt; twice ends it at once. If this command is killed the job goes on.
@@ -56,13 +61,14 @@ def launch(file: str, overrides: tuple[str, ...], out: Path | None, as_json: boo
         plan(scenario, real=True)  # whatever of the user's does not fit is told here, once, before anything starts
         folder = RunFolder.fresh(scenario.name, "exec", out)
         job = prepare(scenario, file, find(file).read_text(encoding="utf-8"), overrides, folder, device)
-        carry_out(job, scenario, as_json=as_json)
+        folder.write_scenario(scenario)
+        carry_out(job, scenario, as_json=as_json, report=report)
 
 
 @main.command()
 @RUN
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def resume(run: Path, as_json: bool) -> None:
+@report_options
+def resume(run: Path, *, as_json: bool, report: bool) -> None:
     """Go on with a job that was stopped, or whose processes are all gone."""
     from report.exits import clear_errors
 
@@ -71,13 +77,14 @@ def resume(run: Path, as_json: bool) -> None:
         from exec.resuming import reopened
 
         job = reopened(JobFile.of(run))
-        carry_out(job, job.load(), as_json=as_json)
+        carry_out(job, job.load(), as_json=as_json, report=report)
 
 
-def carry_out(job: JobFile, scenario: Scenario, *, as_json: bool) -> None:
+def carry_out(job: JobFile, scenario: Scenario, *, as_json: bool, report: bool) -> None:
     """From the first process to the summary; exits with its code."""
     from exec.launch import Launch
     from report.exits import OF_VERDICT, StartError
+    from report.findings import from_folder
     from report.folder import RunFolder
 
     async def train() -> None:
@@ -94,7 +101,7 @@ def carry_out(job: JobFile, scenario: Scenario, *, as_json: bool) -> None:
     if verdict in OF_VERDICT:
         folder.write_summary(summary)
         raise OF_VERDICT[verdict](summary["reason"])
-    finish(summary, folder, as_json=as_json)
+    finish(summary, folder, (lambda: from_folder(folder.path)) if report else None, as_json=as_json)
 
 
 def choose_device(scenario: Scenario) -> str:

@@ -26,11 +26,6 @@ PATIENCE_S = 3.0
 OUTCOMES: dict[int, str] = {Exit.DONE: "ended", Exit.WRONG_INPUT: "wrong", Exit.FAILED: "failed", Exit.NOT_WRITTEN: "failed"}
 
 
-def machine_memory() -> int:
-    """Of this machine, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def file_name(process: Process) -> str:
     """As files about it are called: shard-0.2."""
     return f"{process.name.replace('/', '-')}.{process.life}"

@@ -26,12 +26,13 @@ from exec.chaos import Interference
 from exec.codec import DTYPES, Identity, Payload, dtype_of
 from exec.host import Host
 from exec.jobfile import Charge
-from exec.processes import file_name, machine_memory, pid_file
+from exec.processes import file_name, pid_file
 from exec.store import FileStore
 from models.errors import InputError
 from report.exits import Exit
 from report.folder import RunFolder
 from scenarios.load import ScenarioError
+from scenarios.memory import machine_memory
 from scenarios.plan import Plan, plan
 
 NICE = 5

@@ -17,7 +17,7 @@ from scenarios.schema import Scenario
 
 
 def sum_up(job: JobFile, scenario: Scenario, verdict: str, reason: str) -> dict[str, Any]:
-    """Write journal.tsv, curve.csv, curve.png and summary.json; returns the summary."""
+    """Write journal.tsv and summary.json; returns the summary."""
     folder = RunFolder(Path(job.folder))
     records = merge(folder)
     tally = Tally()
@@ -42,7 +42,6 @@ def sum_up(job: JobFile, scenario: Scenario, verdict: str, reason: str) -> dict[
         journal=str(folder.journal),
         run=str(folder.path),
     )  # fmt: skip
-    folder.write_curve(tally.curve, f"{scenario.name}, seed {scenario.seed}, trained on {job.device}", "time, s")
     folder.write_summary(summary)
     return summary
 
@@ -64,8 +63,7 @@ def declared(scenario: Scenario, records: list[Record]) -> list[dict[str, Any]]:
     found = []
     for name, fault, at_s, _ in real_faults(scenario.fault, scenario.seed):
         bit = Counter(record.event for record in records if record.note.startswith(name))
-        target = fault.target[0] if len(fault.target) == 1 else list(fault.target)
-        found.append({"kind": fault.kind, "target": target, "at_s": at_s, "bit": dict(sorted(bit.items()))})
+        found.append({"kind": fault.kind, "target": ", ".join(fault.target), "at_s": at_s, "bit": dict(sorted(bit.items()))})
     return found
 
 

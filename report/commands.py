@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from report.findings import Findings
     from report.folder import RunFolder
 
 
@@ -27,17 +28,32 @@ def scenario_arguments(command: F) -> F:
 
 def run_options(command: F) -> F:
     """Where a run leaves its folder, and how it reports."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")(command)
+    command = report_options(command)
     return click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Run folder; default: a new one under runs/.")(
         command
     )
 
 
-def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None:
-    """Write the summary, show it, and exit with its status."""
-    from report.exits import OF_STATUS
+def report_options(command: F) -> F:
+    """How a run is told of when it is over."""
+    command = click.option(
+        "--no-report", "report", is_flag=True, flag_value=False, default=True, help="Write no report.html and no plots."
+    )(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")(command)
 
+
+def finish(
+    summary: dict[str, Any], folder: RunFolder, findings: Callable[[], Findings] | None, *, as_json: bool, strict: bool = False
+) -> None:
+    """Write the summary, and the report if `findings` says what of; show the first, and exit with its status."""
+    from report import exits
+
+    summary["report"] = str(folder.report) if findings is not None else None
     folder.write_summary(summary)
+    if findings is not None:
+        from report.page import write_report
+
+        write_report(folder, findings())
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -46,4 +62,4 @@ def finish(summary: dict[str, Any], folder: RunFolder, *, as_json: bool) -> None
         from report.summary import show
 
         show(Console(), summary)
-    sys.exit(OF_STATUS[summary["status"]])
+    sys.exit(exits.of(summary, strict=strict))

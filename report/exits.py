@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -19,6 +20,8 @@ class Exit(enum.IntEnum):
     """What a command ends with; the README has the same table."""
 
     DONE = 0
+    UNMET = 1
+    """The run is done and did not do what was asked of it: an expectation failed, or under --strict a fault bit nothing."""
     WRONG_INPUT = 2
     """The scenario, the command line, or the user's network or data is wrong; nothing was run, or not to its end."""
     NOT_STARTED = 3
@@ -39,6 +42,21 @@ OF_VERDICT: dict[str, type[Exception]] = {"wrong": InputError, "unstarted": Star
 """How a job that never trained, or not on what was meant, is told of."""
 
 OF_STATUS = {"done": Exit.DONE, "failed": Exit.FAILED, "interrupted": Exit.INTERRUPTED}
+
+
+def of(summary: Mapping[str, Any], *, strict: bool = False) -> Exit:
+    """What a run ends with: its status before its expectations."""
+    code = OF_STATUS[summary["status"]]
+    unmet = any(not expectation["met"] for expectation in summary["expectations"]) or (strict and toothless(summary))
+    return Exit.UNMET if code is Exit.DONE and unmet else code
+
+
+def toothless(summary: Mapping[str, Any]) -> bool:
+    """Has any declared fault bitten nothing?  A preset is one, whatever its parts."""
+    bit = {fault["declared"]: False for fault in summary["faults"]}
+    for fault in summary["faults"]:
+        bit[fault["declared"]] |= bool(fault["bit"])
+    return not all(bit.values())
 
 
 @contextmanager

@@ -1,15 +1,16 @@
-"""The folder of one run: summary.json, journal.tsv, curve.csv, curve.png, the model; of execctl also journals/ and logs/."""
+"""The folder of one run: scenario.toml, summary.json, journal.tsv, report.html, plots/, the model; of execctl also journals/ and logs/."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from report.tally import Evaluation
+if TYPE_CHECKING:
+    from scenarios.schema import Scenario
 
 
 class FolderError(Exception):
@@ -55,6 +56,32 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def trace(self) -> Path:
+        return self.path / "trace.json"
+
+    @property
+    def scenario(self) -> Path:
+        """As it was given, overrides included."""
+        return self.path / "scenario.toml"
+
+    @property
+    def accounts(self) -> Path:
+        return self.path / "accounts.csv"
+
+    @property
+    def links(self) -> Path:
+        return self.path / "links.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        """Every plot of the report as a picture and as numbers."""
+        return self.path / "plots"
+
+    @property
     def model(self) -> Path:
         return self.model_in(self.path)
 
@@ -65,34 +92,15 @@ class RunFolder:
     def model_in(path: Path) -> Path:
         return path / "model.safetensors"
 
+    def write_scenario(self, scenario: Scenario) -> None:
+        self.scenario.write_text(scenario.toml(), encoding="utf-8")
+
+    def write_accounts(self, states: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Seconds of each role in each state: role, machine, life_count, then the states; a row sums to the run's length."""
+        with self.accounts.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("role", "machine", "life_count", *states))
+            writer.writerows(rows)
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-    def write_curve(self, curve: Sequence[Evaluation], title: str, time_label: str) -> None:
-        """The loss curve as numbers, and as a picture where there is something to see."""
-        with (self.path / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Evaluation._fields)
-            writer.writerows(curve)
-        if curve:
-            draw(self.path / "curve.png", curve, title, time_label)
-
-
-def draw(path: Path, curve: Sequence[Evaluation], title: str, time_label: str) -> None:
-    """Loss, and accuracy where there is one, over time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    left = figure.add_subplot()
-    times = [point.time_s for point in curve]
-    left.plot(times, [point.loss for point in curve], color="tab:red", marker=".", label="held-out loss")
-    left.set(xlabel=time_label, ylabel="loss", title=title)
-    accuracies = [point.accuracy for point in curve if point.accuracy is not None]
-    if len(accuracies) == len(curve):
-        right = left.twinx()
-        right.plot(times, accuracies, color="tab:blue", marker=".", label="held-out accuracy")
-        right.set(ylabel="accuracy", ylim=(0, 1))
-        right.legend(loc="lower right")
-    left.grid(alpha=0.3)
-    left.legend(loc="upper right")
-    figure.savefig(path, dpi=120)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from core.job import replica_name
 from report.tally import Tally, distribution
+from scenarios.expectations import as_told, judge
 from scenarios.protocols import Downpour, Synchronous
 from scenarios.schema import Scenario
 from scenarios.units import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> dict[str, Any]:
@@ -22,11 +24,12 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     Keys are those of the README, "The summary"; a loss that is no finite number is None.
     """
     last = tally.curve[-1] if tally.curve else None
+    learns = world == "exec" or scenario.numerics == "real"
     senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.all_replicas)})
     for sender, count in tally.by_sender.items():
         senders[sender.partition("#")[0]] += count
     shards = scenario.protocol.shards
-    return {
+    summary: dict[str, Any] = {
         "scenario": scenario.name,
         "seed": scenario.seed,
         "world": world,
@@ -41,7 +44,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "batches": tally.batches,
         "portions": portions(scenario, tally),
         "staged_bytes": int(tally.staged_bytes),
-        "training_loss": finite(tally.steps[-1].loss) if tally.steps else None,
+        "training_loss": finite(tally.steps[-1].loss) if tally.steps and learns else None,
         "loss": finite(last.loss) if last else None,
         "accuracy": last.accuracy if last else None,
         "messages": 0,
@@ -54,17 +57,22 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "duplicates": tally.events["duplicate"],
         "refused": tally.events["refused"],
         "lost_updates": 0,
-        "faults": [],
-        "accounts": None,
         "goodput": None,
+        "accounts": None,
+        "links": None,
         "waits": [],
+        "faults": [],
+        "expectations": [],
         "cost": declared_cost(scenario) if world == "sim" else "real",
         "notes": [],
         "digest": None,
         "model": None,
         "journal": None,
         "run": None,
+        "report": None,
     } | measured
+    summary["expectations"] = judge(scenario, summary)
+    return summary
 
 
 def declared_cost(scenario: Scenario) -> str:
@@ -122,18 +130,43 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         table.add_row(name, value)
     console.print(table, highlight=False)
     for fault in summary["faults"]:
-        bit = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
-        verdict = bit or "[yellow]bit nothing[/]"
-        console.print(
-            f"  fault  {fault['kind']} of {fault['target']} at {in_words(fault['at_s'])}: {verdict if not bit else escape(bit)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"  {in_one_line(fault)}", highlight=False, soft_wrap=True)
+    if summary["expectations"]:
+        console.print(judged(summary["expectations"]), highlight=False)
     for note in summary["notes"]:
         console.print(f"  [yellow]note[/]   {escape(note)}", highlight=False, soft_wrap=True)
-    for key in ("model", "journal", "run"):
+    for key in ("model", "journal", "report", "run"):
         if summary[key]:
             console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)
+
+
+def in_one_line(fault: dict[str, Any]) -> str:
+    """A fault and what it bit; that it bit nothing is a warning, since then the scenario does not test what its author believes."""
+    from rich.markup import escape
+
+    bit = bites(fault)
+    when = f" at {in_words(fault['at_s'])}" if fault["at_s"] is not None else ""
+    times = f" ({fault['struck']} times)" if fault.get("struck", 1) != 1 else ""
+    told = escape(f"{fault['kind']} of {fault['target']}{when}{times}")
+    return f"[dim]fault[/]   {told}: {escape(bit)}" if bit else f"[yellow]warning[/] {told} [yellow]bit nothing[/]"
+
+
+def bites(fault: dict[str, Any]) -> str:
+    """What a fault bit; "" if nothing."""
+    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fault["bit"].items())
+
+
+def judged(expectations: list[dict[str, Any]]) -> Table:
+    """Each expectation, and whether it is met."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("expected", "allowed", "found", "", box=None, padding=(0, 2), header_style="bold")
+    for one in expectations:
+        found = one["note"] if one["found"] is None else as_told(one["metric"], one["found"])
+        verdict = Text("met", "green") if one["met"] else Text("not met", "bold red")
+        table.add_row(Text(one["metric"]), Text(one["allowed"]), Text(found), verdict)
+    return table
 
 
 def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:

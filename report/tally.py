@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from core.job import COORDINATOR
-from core.journal import Journal, Record, Watcher, number_or_nan
+from core.journal import Watcher, number_or_nan
+from report.watching import Watching
 
 
 class Evaluation(NamedTuple):
@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
+class Tally(Watching):
     """Counts of one run."""
 
     staleness: Counter[float] = field(default_factory=Counter)
@@ -58,18 +58,6 @@ class Tally:
             "stepped": self.stepped, "warmed": self.warm,
         }  # fmt: skip
         return takers | dict.fromkeys(self.COUNTED, self.count)
-
-    def attach(self, journal: Journal) -> None:
-        """Count every record from now on."""
-        for event, taker in self.takers.items():
-            journal.watch(event, taker)
-
-    def read(self, records: Iterable[Record]) -> None:
-        """Count records that were written before."""
-        takers = self.takers
-        for record in records:
-            if record.event in takers:
-                takers[record.event](*record)
 
     def applied(self, _time_s: float, node: str, _life: int, _event: str, peer: str, _number: int, value: float, _note: str) -> None:
         self.by_shard[node] += 1

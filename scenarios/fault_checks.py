@@ -81,14 +81,19 @@ def unknown(path: str, targets: Iterable[str], kinds: Sequence[str], what: str, 
         if fnmatch.filter(everything, target):
             yield path, f"found {target!r}; {what} hits {' or '.join(f'a {kind}' for kind in kinds)}, as {names[0]!r}"
         else:
-            example = f"a {kinds[0]} as {names[0]!r}" if len(kinds) == 1 else f"a {' or '.join(kinds)} as {names[0]!r}, 'replica/*', 'machine/0'"
+            example = (
+                f"a {kinds[0]} as {names[0]!r}" if len(kinds) == 1 else f"a {' or '.join(kinds)} as {names[0]!r}, 'replica/*', 'machine/0'"
+            )
             yield path, f"found {target!r}, which is nobody{nearest(target, names)}; allowed: {example}"
 
 
 def pointless(path: str, table: Aimed, protocol: Any) -> Mistakes:
     """What would do nothing."""
     if isinstance(table, OfDisks) and protocol.durability in ("none", "mirror") and SUPERVISOR not in table.target:
-        yield path, f"durability = {protocol.durability!r} writes nothing to disk before the end; allowed: snapshot or log, or target = 'supervisor'"
+        yield (
+            path,
+            f"durability = {protocol.durability!r} writes nothing to disk before the end; allowed: snapshot or log, or target = 'supervisor'",
+        )
     if isinstance(table, ClockDrift) and not table.rate and not table.step:
         yield path, "nothing is wrong with that clock; allowed: rate, as '200 ppm', or step, as '-3 s'"
 

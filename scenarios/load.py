@@ -11,8 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from core.job import replica_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
+from scenarios import expectations
 from scenarios.cluster import Cluster, filled_in
+from scenarios.expectations import Expectation
 from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
 from scenarios.network import Network
@@ -74,7 +77,7 @@ def load(given: str, overrides: Sequence[str] = ()) -> Scenario:
     scenario, found = validate(raw, given)
     if mistakes or found or scenario is None:
         raise ScenarioError([*mistakes, *found])
-    scenario._file = given
+    scenario._file, scenario._given = given, raw
     return scenario
 
 
@@ -139,7 +142,7 @@ def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mist
         for name, info in Scenario.model_fields.items():
             if (info.alias or name) in raw:
                 value = raw[info.alias or name]
-                sections[name] = valid_faults(value) if name == "fault" else valid(info.rebuild_annotation(), value)
+                sections[name] = valid_each(EACH[name], value) if name in EACH else valid(info.rebuild_annotation(), value)
             else:
                 sections[name] = info.get_default(call_default_factory=True, validated_data={})
     mistakes += [Mistake(file, path, message) for path, message in senseless(sections)]
@@ -154,9 +157,13 @@ def valid(annotation: Any, value: Any) -> Any:
         return None
 
 
-def valid_faults(value: Any) -> list[Any]:
-    """Each fault by itself, None in the place of one whose form is wrong."""
-    return [valid(Fault, fault) for fault in value] if isinstance(value, list) else []
+EACH: dict[str, Any] = {"fault": Fault, "expect": Expectation}
+"""Tables that stand several times."""
+
+
+def valid_each(annotation: Any, value: Any) -> list[Any]:
+    """Each by itself, None in the place of one whose form is wrong."""
+    return [valid(annotation, one) for one in value] if isinstance(value, list) else []
 
 
 def in_words(problem: Any, file: str) -> Mistake:
@@ -267,6 +274,8 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
+        replicas = [replica_name(number) for number in range(protocol.all_replicas)]
+        yield from expectations.senseless(sections.get("expect") or (), real=sections.get("numerics") != "timing", replicas=replicas)
         cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
         try:
             there = places(protocol, cluster, network, real=sections.get("numerics") != "timing")

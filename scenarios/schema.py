@@ -1,6 +1,6 @@
 """What may stand in a scenario file.  One model for each table; the same file drives both worlds.
 
-The larger tables have files of their own: `protocols.py`, `cluster.py`, `network.py`, `faults.py`.  `HONOURED_BY` says which keys only
+The larger tables have files of their own: `protocols.py`, `cluster.py`, `network.py`, `faults.py`, `expectations.py`.  `HONOURED_BY` says which keys only
 one world can honour; the other says so, every time.
 """
 
@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, Privat
 
 from models.catalogue import BUNDLED
 from scenarios.cluster import Cluster
+from scenarios.expectations import Expectation
 from scenarios.faults import Fault
 from scenarios.network import Network
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous
 from scenarios.table import NotNegative, Table
+from scenarios.toml import dumps
 from scenarios.units import Operations, PositiveDuration, Size
 
 
@@ -136,15 +138,22 @@ class Scenario(Table):
     cluster: Cluster = Cluster()
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
+    expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
     placement: Placement = Placement()
     exec: Execution = Execution()
 
     _file: str = PrivateAttr("")
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """The tables as they were read, with overrides."""
 
     @property
     def file(self) -> str:
         """Where it was loaded from, as the user named it; its own name if it was made otherwise."""
         return self._file or self.name
+
+    def toml(self) -> str:
+        """What was given, overrides included, as a file that says the same."""
+        return dumps(self._given)
 
 
 HONOURED_BY: dict[str, tuple[str, str]] = {

@@ -129,6 +129,8 @@ Updates = Annotated[int, BeforeValidator(updates), quantity("200 updates")]
 
 def in_words(seconds: float) -> str:
     """A duration as a person would say it: "350 us", "4.2 s", "3 min 20 s", "2 h 5 min"."""
+    if not seconds:
+        return "0 s"
     if seconds < 60:
         for unit in ("s", "ms", "us", "ns"):
             if seconds >= SECONDS[unit] or unit == "ns":
@@ -140,7 +142,12 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def size_in_words(nbytes: float) -> str:
+    """A size as a person would say it: "850 kB", "1.25 GB"."""
+    unit = next(unit for unit in ("TB", "GB", "MB", "kB", "B") if nbytes >= BYTES[unit] or unit == "B")
+    return f"{nbytes / BYTES[unit]:.3g} {unit}"
+
+
 def rate_in_words(bytes_per_s: float) -> str:
     """A bandwidth as a person would say it: "850 kB/s", "1.25 GB/s"."""
-    unit = next(unit for unit in ("TB", "GB", "MB", "kB", "B") if bytes_per_s >= BYTES[unit] or unit == "B")
-    return f"{bytes_per_s / BYTES[unit]:.3g} {unit}/s"
+    return f"{size_in_words(bytes_per_s)}/s"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from report.commands import finish, run_options, scenario_arguments
+from report.reading import READERS
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -22,30 +23,44 @@ if TYPE_CHECKING:
 def main() -> None:
     """Simulate distributed training on a cluster whose machines fail.
 
-    Exit codes: 0 done, 2 wrong scenario or command line, 4 training failed, 5 cannot write, 130 interrupted.
+    Exit codes: 0 done, 1 an expectation failed or under --strict a fault bit nothing, 2 wrong scenario or command line, 4 training failed, 5 cannot write,
+    130 interrupted.
     """
+
+
+for reader in READERS:
+    main.add_command(reader)
 
 
 @main.command()
 @scenario_arguments
 @run_options
 @click.option("--shuffle-ties", is_flag=True, help="Order events of the same instant at random, by the seed.")
-def run(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, shuffle_ties: bool) -> None:
+@click.option("--strict", is_flag=True, help="A declared fault that bit nothing is an error: exit code 1.")
+@click.option("--trace", is_flag=True, help="Write trace.json for https://ui.perfetto.dev as the run goes.")
+def run(
+    file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: bool, report: bool, shuffle_ties: bool, strict: bool, trace: bool
+) -> None:
     """Run a scenario, given as a file or by the name of a bundled one."""
     from report.exits import clear_errors
 
     with clear_errors():
+        from report.findings import from_memory
         from report.folder import RunFolder
+        from report.trace import TraceWriter
         from scenarios.load import load
-        from scenarios.plan import plan
-        from sim.run import Run
+        from sim.run import Run, prepare
 
         scenario = load(file, overrides)
-        prepared = plan(scenario, shared=True)  # whatever of the user's does not fit is told before there is a folder
+        prepared = prepare(scenario)  # whatever of the user's does not fit is told before there is a folder
         folder = RunFolder.fresh(scenario.name, "sim", out)
+        folder.write_scenario(scenario)
         interrupted = False
-        with folder.journal.open("wb") as journal, progress() as show:
-            run = Run(scenario, journal, prepared=prepared, shuffle_ties=shuffle_ties, on_progress=show)
+        with ExitStack() as open_till_the_end:
+            journal = open_till_the_end.enter_context(folder.journal.open("wb"))
+            writer = open_till_the_end.enter_context(TraceWriter.to(folder.trace)) if trace else None
+            show = open_till_the_end.enter_context(progress())
+            run = Run(scenario, journal, prepared=prepared, shuffle_ties=shuffle_ties, on_progress=show, trace=writer)
             try:
                 run.simulate()
             except KeyboardInterrupt:
@@ -53,11 +68,17 @@ def run(file: str, overrides: tuple[str, ...], out: Path | None, as_json: bool, 
             finally:
                 run.journal.flush()
             summary = run.summary(interrupted=interrupted)
-        folder.write_curve(run.tally.curve, f"{scenario.name}, seed {scenario.seed}, simulated", "virtual time, s")
+        run.write_accounts(folder)
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
         if run.save_model(folder.model):
             summary["model"] = str(folder.model)
-        finish(summary, folder, as_json=as_json)
+        finish(
+            summary,
+            folder,
+            (lambda: from_memory(folder, summary, run.tally, run.chronicle)) if report else None,
+            as_json=as_json,
+            strict=strict,
+        )
 
 
 @main.command()

@@ -26,7 +26,7 @@ from core.node import StoreFailed
 from core.roles import Promoted, live
 from core.shard import Shard
 from core.work import Diverged
-from scenarios.declared import declared, slow_episodes, told
+from scenarios.declared import declared, slow_episodes
 from scenarios.places import places
 from scenarios.plan import Plan, roles
 from scenarios.wiring import HEAD
@@ -120,7 +120,9 @@ class Cluster:
 
     def machines_named(self, names: Iterable[str]) -> list[Machine]:
         """Machines, and those of groups, each once."""
-        found = [one for name in names for one in (self.members(name) if name in self.there.wiring.groups else (name,)) if one in self.machines]
+        found = [
+            one for name in names for one in (self.members(name) if name in self.there.wiring.groups else (name,)) if one in self.machines
+        ]
         return [self.machines[name] for name in dict.fromkeys(found)]
 
     def homes(self, names: Iterable[str]) -> list[Machine]:
@@ -308,11 +310,6 @@ class Cluster:
         """Every declared fault with what it bit."""
         self.toll.report()
         return [fault.report(self.now()) for fault in self.faults]
-
-    def toothless(self) -> list[str]:
-        """Faults that bit nothing, each as it was declared: a preset has teeth if any part of it has."""
-        bit = {fault.declared.index for fault in self.faults if any(fault.bit.values())}
-        return [told(index, table) for index, table in enumerate(self.plan.scenario.fault) if index not in bit]
 
     # the end
 

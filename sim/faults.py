@@ -60,7 +60,7 @@ class Injected:
         fault, target = self.declared.faults[0], self.declared.target
         bit = {key: round(value, 9) if isinstance(value, float) else value for key, value in sorted(self.bit.items()) if value}
         return {
-            "kind": self.declared.kind, "target": target[0] if len(target) == 1 else list(target),
+            "kind": self.declared.kind, "target": ", ".join(target), "declared": self.declared.index,
             "at_s": fault.begins_s if fault.every is None and len(self.declared.faults) == 1 else None, "bit": bit, "struck": self.struck,
             "times": [[round(begin_s, 9), round(end_s, 9) if end_s <= now_s else None] for begin_s, end_s in self.times],
         }  # fmt: skip

@@ -11,8 +11,13 @@ from typing import IO, Any
 from core import chance
 from core.job import role_kind
 from core.journal import Journal
+from report.chronicle import Chronicle
+from report.folder import RunFolder
 from report.summary import summarise
 from report.tally import Tally
+from report.trace import TraceWriter
+from report.tracing import Tracer
+from scenarios.memory import check_declared, check_here, machine_memory
 from scenarios.plan import Plan, not_honoured, plan
 from scenarios.schema import Scenario
 from sim.accounts import NAMES, State, shares
@@ -24,19 +29,31 @@ PROGRESS_EVERY_S = 0.1
 """Of wall time."""
 
 
+def prepare(scenario: Scenario) -> Plan:
+    """What a run is made of.  Raises ScenarioError for whatever of the user's does not fit, into memory too."""
+    prepared = plan(scenario, shared=True)
+    check_declared(prepared)
+    check_here(prepared, machine_memory())
+    return prepared
+
+
 class Run:
     """One simulation: `simulate`, then `summary` and `save_model`; a KeyboardInterrupt in the first leaves the others possible."""
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
-        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None,
+        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None, trace: TraceWriter | None = None,
     ) -> None:  # fmt: skip
-        """`prepared`: a plan of that scenario with a network and data of the caller's own."""
+        """`prepared`: a plan of that scenario with a network and data of the caller's own; `trace`: where to show what happens."""
         self.scenario = scenario
         self.began = time.monotonic()
-        self.plan: Plan = prepared or plan(scenario, shared=True)
-        self.journal, self.tally = Journal(file), Tally()
-        self.tally.attach(self.journal)
+        self.plan: Plan = prepared or prepare(scenario)
+        self.journal, self.tally, self.chronicle = Journal(file), Tally(), Chronicle()
+        for watching in (self.tally, self.chronicle):
+            watching.attach(self.journal)
+        self._tracer = Tracer(trace) if trace is not None else None
+        if self._tracer is not None:
+            self._tracer.attach(self.journal)
         ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None
         self.loop = SimLoop(ties)  # type: ignore[abstract]  # sockets and processes have no place here
         self.cluster = Cluster(self.plan, self.journal, self.loop)
@@ -47,7 +64,11 @@ class Run:
         self.cluster.begin()
         if self._on_progress is not None:
             self.loop.on_event = self._look
-        self.loop.run(until=self.cluster.done)
+        try:
+            self.loop.run(until=self.cluster.done)
+        finally:
+            if self._tracer is not None:
+                self._tracer.finish(self.loop.time())
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -99,6 +120,14 @@ class Run:
             "computing": round(computing_s / whole_s, 6) if whole_s else 0.0,
             "in_vain": round(1 - counted / computed, 6) if computed else 0.0,
         }
+
+    def write_accounts(self, folder: RunFolder) -> None:
+        accounts = self.cluster.settle()
+        rows = (
+            (role, accounts.homes[role], accounts.lives[role], *(round(seconds, 9) for seconds in spent))
+            for role, spent in accounts.roles.items()
+        )
+        folder.write_accounts(NAMES, rows)
 
     def save_model(self, path: Path) -> bool:
         """Write the final parameters, those of the shards if it has not come to an end; False if there are none."""
