@@ -19,9 +19,9 @@ from core.vector import Phantom
 from scenarios.load import Mistake, ScenarioError
 from scenarios.plan import Plan, complaint, roles
 
-OF_A_ROLE, OF_A_CALL = 80e3, 2.5e3
-"""Bytes that the simulator takes for each role, and for each replica's call to a shard that may be under way: measured with 2,000
-replicas and 20 shards, timing only, and rounded up."""
+OF_A_ROLE, OF_A_LANE = 40e3, 4e3
+"""Bytes that the simulator takes for each role and each machine, and for a replica's traffic with a shard: measured with 2,000 replicas on
+as many machines and 2 and 20 shards, timing only (127 and 263 MB), and rounded up."""
 
 ENTRIES = 8
 """Slices in a shard's log before it is replaced by a snapshot: `core.durability.LOG_LIMIT`."""
@@ -60,7 +60,7 @@ def check_here(plan: Plan, memory_bytes: float) -> None:
     real = scenario.numerics == "real"
     names = [role.name for role in roles(scenario, real=real)]
     machines = scenario.cluster.machines or len(names)
-    needed = (len(names) + machines) * OF_A_ROLE + 2 * protocol.all_replicas * protocol.shards * OF_A_CALL
+    needed = (len(names) + machines) * OF_A_ROLE + protocol.all_replicas * protocol.shards * OF_A_LANE
     what = f"{len(names):,} roles on {machines:,} machines"
     if real:
         kept = (1 + ENTRIES if protocol.durability == "log" else 1) * (protocol.durability != "none")
@@ -76,14 +76,14 @@ def check_here(plan: Plan, memory_bytes: float) -> None:
 def vectors_of(plan: Plan, role: str) -> float:
     """Bytes of the vectors that a role holds at once, as the run's own network has them."""
     kind, model = role_kind(role), float(plan.network.initial().nbytes)
-    part = max(model * (shared.part.stop - shared.part.start) / len(plan.network) for shared in plan.job.shards)
+    part: float = max(model * (shared.part.stop - shared.part.start) / len(plan.network) for shared in plan.job.shards)
     if kind == "replica":
         return 4 * model
     if kind == "evaluator":
         return 2 * model
     rule, writes = plan.rule(), plan.job.durability != "none"
     rule.start(Phantom(1))
-    kept = part * (1 + sum(isinstance(vector, Phantom) for vector in rule.state.values()))
+    kept: float = part * (1 + sum(isinstance(vector, Phantom) for vector in rule.state.values()))
     if kind == "mirror":
         return 2 * kept
     if kind == "shard":

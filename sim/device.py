@@ -148,7 +148,8 @@ class Device:
     def go(self) -> None:
         """Time what is left at the present speed."""
         machine = self.machine
-        self.since, self.slowness, self.crowding = self.loop.env.now, machine.slowness, machine.crowding
+        self.since, self.slowness = self.loop.env._now, machine.slowness
+        self.crowding = machine.crowding if len(machine.computing) > 1 else 1.0
         self.running = Computation(self)
         if not self.paused:
             self.loop.after(self.left_s * self.slowness * self.crowding, self.running)
@@ -169,22 +170,25 @@ class Device:
 
     def occupy(self) -> None:
         """It computes from now on."""
-        self.crowd(self.machine.computing.append)
+        computing = self.machine.computing
+        computing.append(self)
+        if len(computing) > 1:
+            self.crowd()
 
     def release(self) -> None:
         """It does not compute any more."""
-        self.crowd(self.machine.computing.remove)
+        computing = self.machine.computing
+        computing.remove(self)
+        if computing:
+            self.crowd()
 
-    def crowd(self, change: Callable[[Device], None]) -> None:
-        """One more or one less on these cores; if there are not enough of them, that changes everybody's speed."""
-        machine = self.machine
-        before = machine.crowding
-        change(self)
-        if machine.crowding != before:
-            for other in machine.computing:
-                if other is not self:
-                    other.settle()
-                    other.retime()
+    def crowd(self) -> None:
+        """One more or one less on these cores: if there are not enough of them, that changes everybody else's speed."""
+        crowding = self.machine.crowding
+        for other in self.machine.computing:
+            if other is not self and other.crowding != crowding:
+                other.settle()
+                other.retime()
 
     def pause(self) -> None:
         self.settle()
@@ -207,7 +211,8 @@ class Device:
         """Its computation is over, or its process is."""
         if self.running is None:
             return
-        self.settle()
+        if self.machine.slowdowns or self.crowding != 1:
+            self.settle()
         self.running = None
         if not self.paused:
             self.release()
