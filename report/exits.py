@@ -21,7 +21,8 @@ class Exit(enum.IntEnum):
 
     DONE = 0
     UNMET = 1
-    """The run is done and did not do what was asked of it: an expectation failed, or under --strict a fault bit nothing."""
+    """The run is done and did not do what was asked of it: an expectation failed, under --strict a fault bit nothing, or
+    --twice found that a second run parts from the first."""
     WRONG_INPUT = 2
     """The scenario, the command line, or the user's network or data is wrong; nothing was run, or not to its end."""
     NOT_STARTED = 3
@@ -48,6 +49,7 @@ def of(summary: Mapping[str, Any], *, strict: bool = False) -> Exit:
     """What a run ends with: its status before its expectations."""
     code = OF_STATUS[summary["status"]]
     unmet = any(not expectation["met"] for expectation in summary["expectations"]) or (strict and toothless(summary))
+    unmet |= summary["twice"] is not None and not summary["twice"]["same"]
     return Exit.UNMET if code is Exit.DONE and unmet else code
 
 

@@ -102,5 +102,12 @@ class RunFolder:
             writer.writerow(("role", "machine", "life_count", *states))
             writer.writerows(rows)
 
+    def write_links(self, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+        """One row for each link that carried anything."""
+        with self.links.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -63,6 +63,8 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "waits": [],
         "faults": [],
         "expectations": [],
+        "twice": None,
+        "ties": [],
         "cost": declared_cost(scenario) if world == "sim" else "real",
         "notes": [],
         "digest": None,
@@ -133,11 +135,27 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         console.print(f"  {in_one_line(fault)}", highlight=False, soft_wrap=True)
     if summary["expectations"]:
         console.print(judged(summary["expectations"]), highlight=False)
+    if summary["ties"]:
+        console.print(spread(summary["ties"]), highlight=False)
+    if summary["twice"]:
+        console.print(f"  twice   {escape(summary['twice']['told'])}", highlight=False, soft_wrap=True)
     for note in summary["notes"]:
         console.print(f"  [yellow]note[/]   {escape(note)}", highlight=False, soft_wrap=True)
     for key in ("model", "journal", "report", "run"):
         if summary[key]:
             console.print(f"  {key:<8}{summary[key]}", highlight=False, soft_wrap=True)
+
+
+def spread(ties: list[dict[str, Any]]) -> Table:
+    """What hangs on the order of what happens at once."""
+    from rich.table import Table
+
+    table = Table(
+        "metric", "as usual", "least", "median", "most", box=None, padding=(0, 2), title="other orders of ties", title_justify="left"
+    )
+    for one in ties:
+        table.add_row(one["metric"], *("-" if one[key] is None else f"{one[key]:,.6g}" for key in ("usual", "least", "median", "most")))
+    return table
 
 
 def in_one_line(fault: dict[str, Any]) -> str:

@@ -35,12 +35,16 @@ for reader in READERS:
 @main.command()
 @scenario_arguments
 @run_options
-@click.option("--shuffle-ties", is_flag=True, help="Order events of the same instant at random, by the seed.")
+@click.option("--twice", is_flag=True, help="Run it again in a process of its own and compare; exit code 1 where the journals part.")
+@click.option(
+    "--shuffle-ties", type=click.IntRange(1, 1000), metavar="N", help="Run N other orders of what happens at once, and show the spread."
+)
 @click.option("--strict", is_flag=True, help="A declared fault that bit nothing is an error: exit code 1.")
 @click.option("--trace", is_flag=True, help="Write trace.json for https://ui.perfetto.dev as the run goes.")
 def run(
-    file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: bool, report: bool, shuffle_ties: bool, strict: bool, trace: bool
-) -> None:
+    file: str, overrides: tuple[str, ...], out: Path | None, *,
+    as_json: bool, report: bool, shuffle_ties: int | None, strict: bool, trace: bool, twice: bool,
+) -> None:  # fmt: skip
     """Run a scenario, given as a file or by the name of a bundled one."""
     from report.exits import clear_errors
 
@@ -60,7 +64,7 @@ def run(
             journal = open_till_the_end.enter_context(folder.journal.open("wb"))
             writer = open_till_the_end.enter_context(TraceWriter.to(folder.trace)) if trace else None
             show = open_till_the_end.enter_context(progress())
-            run = Run(scenario, journal, prepared=prepared, shuffle_ties=shuffle_ties, on_progress=show, trace=writer)
+            run = Run(scenario, journal, prepared=prepared, on_progress=show, trace=writer)
             try:
                 run.simulate()
             except KeyboardInterrupt:
@@ -68,10 +72,18 @@ def run(
             finally:
                 run.journal.flush()
             summary = run.summary(interrupted=interrupted)
-        run.write_accounts(folder)
+        run.write_tables(folder)
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
         if run.save_model(folder.model):
             summary["model"] = str(folder.model)
+        if shuffle_ties and not interrupted:
+            from sim.repeat import spreads
+
+            summary["ties"] = [spread._asdict() for spread in spreads(file, overrides, summary, shuffle_ties)]
+        if twice and not interrupted:
+            from sim import repeat
+
+            summary["twice"] = repeat.twice(file, overrides, folder.journal)
         finish(
             summary,
             folder,
@@ -143,3 +155,7 @@ def progress() -> Iterator[Callable[[Cluster], None] | None]:
             status.update("; ".join(filter(None, (told, cluster.standing()))))
 
         yield show
+
+
+if __name__ == "__main__":
+    main()

@@ -39,8 +39,10 @@ from sim.host import Host, Place
 from sim.loop import Life, SimLoop
 from sim.network import MODELS
 from sim.outlook import Outlook
+from sim.spans import Spans
 from sim.store import Disk, DiskStore
 from sim.toll import Toll
+from sim.usage import Usage
 
 
 class Cluster:
@@ -73,7 +75,9 @@ class Cluster:
         self.failed = ""
         self.final: Final | None = None
         self.toll = Toll(self, journal)
-        self.outlook = Outlook(self)
+        self.outlook, self.usage = Outlook(self), Usage(self)
+        self.spans: Spans | None = None
+        """Where a trace is wanted."""
         self.narrowed: dict[str, tuple[float, dict[Any, float]]] = {}
         """Of each link that is or was degraded: its full capacity, and by what that is divided."""
         self.clocks = Clocks(self)
@@ -188,6 +192,7 @@ class Cluster:
         for hands in self.hands.values():
             hands.boot()
         self.outlook.begin()
+        self.usage.begin()
 
     def host(self, name: str, life: int, place: Place) -> Host:
         """A new life of a role, an agent or the supervisor."""
@@ -201,9 +206,11 @@ class Cluster:
             store: DiskStore = LedgerStore(begun, disk, place.machine, 1.0)
         else:
             store = DiskStore(begun, disk, place.machine, self.plan.payload_scale)
-        return Host(
+        host = Host(
             begun, place, self.network, self.places, self.journal, device, own, store, job.deadline_s, self.plan.payload_scale
         )  # fmt: skip
+        host.spans = self.spans
+        return host
 
     def live(self, running: Running, name: str, life: int, inherited: Shard | None = None) -> None:
         """A life of a role begins in that process."""

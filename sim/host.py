@@ -14,17 +14,21 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.job import SUPERVISOR
 from core.journal import Journal
 from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
 from core.node import NOTHING, Outcome, Server, Store
 from core.work import Gradient, Work
+from report.trace import Track
 from sim.accounts import Account
 from sim.device import Device, Machine
 from sim.loop import Future, Life, SimLoop, Timer
 from sim.network import Message, Network
+
+if TYPE_CHECKING:
+    from sim.spans import Spans
 
 HEADER_BYTES = 64
 """What a request or reply weighs without its payload; execctl's protobuf envelopes are 40 to 90 bytes."""
@@ -46,7 +50,7 @@ class Call(Future, Message):
 
     __slots__ = (
         "addressee", "addressee_life", "arrived_s", "caller", "deadline_s", "destination", "durable", "handled_s", "nbytes", "outcome",
-        "replied_s", "request", "sent_s", "stage", "to", "waits",
+        "replied_s", "request", "sent_s", "served_on", "stage", "to", "waits",
     )  # fmt: skip
     stage: int
     caller: Host
@@ -63,6 +67,8 @@ class Call(Future, Message):
     handled_s: float
     replied_s: float
     """Infinite while there is none."""
+    served_on: Track
+    """Where a trace shows that it was served; not set before."""
 
     def __call__(self) -> None:
         if self.stage == SERVED:
@@ -118,6 +124,8 @@ class Host:
         """The request whose cost is being paid."""
         self._supervisor = places.get(SUPERVISOR)
         self.account = Account(self.loop.env._now, life.incarnation, self._alone_s)
+        self.spans: Spans | None = None
+        """Where a trace is wanted."""
 
     @property
     def working(self) -> bool:
@@ -171,18 +179,20 @@ class Host:
         """The function runs now, on what it finds now; its result is there when the cost is paid."""
         future = self.loop.create_future()
         if self.life.up:
-            result = work.run()
+            result, began_s = work.run(), self.loop.env._now
 
             def done() -> None:
                 now_s = self.loop.env._now
+                if self.spans is not None:
+                    self.spans.computed(self, began_s, now_s)
                 self.account.computed(now_s, min(self.device.contention_s, now_s - self.account.since_s))
                 if type(result) is Gradient:
                     self.account.samples += result.samples
                 if not future.done():  # else whoever asked has been cancelled
                     future.set_result(result)
 
-            self.account.productive(self.loop.env._now)
-            self.account.waited(self.loop.env._now)
+            self.account.productive(began_s)
+            self.account.waited(began_s)
             self.device.begin(work.cost, done)
         return future
 
@@ -233,7 +243,7 @@ class Host:
             self._fail(call, Unreachable("nobody is there"))
             return
         if call.to is not self._supervisor:
-            self.account.call_ended(self.loop.env._now, call)
+            self._ended(call)
         reply, life, none_because = call.outcome
         if life != call.addressee_life and life > self.lives.get(call.to.name, 0):
             self.lives[call.to.name] = life
@@ -261,8 +271,13 @@ class Host:
     def _fail(self, call: Call, error: Exception) -> None:
         if not call.done() and call.to is not self._supervisor:
             call.replied_s = inf
-            self.account.call_ended(self.loop.env._now, call)
+            self._ended(call)
         fail(call, error)
+
+    def _ended(self, call: Call) -> None:
+        self.account.call_ended(self.loop.env._now, call)
+        if self.spans is not None:
+            self.spans.ended(call, self.loop.env._now)
 
     # the addressee's side
 
@@ -272,6 +287,8 @@ class Host:
             return
         if self.serving is not None:
             self._queue.append(call)
+            if self.spans is not None:
+                self.spans.queued(self, len(self._queue), self.loop.env._now)
         else:
             self.handle(call)
 
@@ -303,12 +320,16 @@ class Host:
             return
         self.serving = None
         self.account.computed(self.loop.env._now)
+        if self.spans is not None:
+            self.spans.served(self, call, self.loop.env._now)
         if call.durable is None:
             self.send_back(call)
         else:
             self.send_back_when_durable(call, call.durable)
         while self._queue and self.serving is None:
             self.handle(self._queue.popleft())
+            if self.spans is not None:
+                self.spans.queued(self, len(self._queue), self.loop.env._now)
 
     def send_back_when_durable(self, call: Call, durable: asyncio.Future[None]) -> None:
         if not durable.done():

@@ -24,9 +24,14 @@ from sim.accounts import NAMES, State, shares
 from sim.cluster import Cluster
 from sim.loop import SimLoop
 from sim.outlook import waits
+from sim.spans import Spans
+from sim.usage import HEADER
 
 PROGRESS_EVERY_S = 0.1
 """Of wall time."""
+
+BUSIEST_LINKS = 10
+"""That stand in the summary."""
 
 
 def prepare(scenario: Scenario) -> Plan:
@@ -42,21 +47,25 @@ class Run:
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
-        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None, trace: TraceWriter | None = None,
+        prepared: Plan | None = None, ties: int = 0, on_progress: Callable[[Cluster], None] | None = None, trace: TraceWriter | None = None,
     ) -> None:  # fmt: skip
-        """`prepared`: a plan of that scenario with a network and data of the caller's own; `trace`: where to show what happens."""
+        """`prepared`: a plan of that scenario with a network and data of the caller's own; `trace`: where to show what happens.
+
+        `ties`: what happens at the same instant happens first come, first served; other numbers are so many other orders, drawn.
+        """
         self.scenario = scenario
         self.began = time.monotonic()
         self.plan: Plan = prepared or prepare(scenario)
         self.journal, self.tally, self.chronicle = Journal(file), Tally(), Chronicle()
         for watching in (self.tally, self.chronicle):
             watching.attach(self.journal)
-        self._tracer = Tracer(trace) if trace is not None else None
+        self._tracer = Tracer(trace, steps=False) if trace is not None else None
         if self._tracer is not None:
             self._tracer.attach(self.journal)
-        ties: random.Random | None = chance.stream(scenario.seed, "loop", "ties") if shuffle_ties else None
-        self.loop = SimLoop(ties)  # type: ignore[abstract]  # sockets and processes have no place here
+        shuffle: random.Random | None = chance.stream(scenario.seed, "loop", f"ties, order {ties}") if ties else None
+        self.loop = SimLoop(shuffle)  # type: ignore[abstract]  # sockets and processes have no place here
         self.cluster = Cluster(self.plan, self.journal, self.loop)
+        self.cluster.spans = Spans(trace) if trace is not None else None
         self._on_progress, self._shown_at = on_progress, self.began
 
     def simulate(self) -> None:
@@ -92,6 +101,7 @@ class Run:
             faults=cluster.report_faults(),
             accounts=self.accounts(),
             goodput=self.goodput(),
+            links=sorted(cluster.usage.rows(), key=lambda row: (-row["utilisation"], row["link"]))[:BUSIEST_LINKS],
             waits=[wait.to_json() for wait in waits(cluster)] if interrupted or failed else [],
             notes=[*not_honoured(self.scenario, "sim"), *cluster.network.notes()],
             digest=self.journal.digest(),
@@ -121,7 +131,9 @@ class Run:
             "in_vain": round(1 - counted / computed, 6) if computed else 0.0,
         }
 
-    def write_accounts(self, folder: RunFolder) -> None:
+    def write_tables(self, folder: RunFolder) -> None:
+        """Of every role and every link, which a summary has no room for."""
+        folder.write_links(HEADER, (row.values() for row in self.cluster.usage.rows()))
         accounts = self.cluster.settle()
         rows = (
             (role, accounts.homes[role], accounts.lives[role], *(round(seconds, 9) for seconds in spent))
@@ -139,8 +151,8 @@ class Run:
         return True
 
 
-def simulate(scenario: Scenario, *, shuffle_ties: bool = False) -> Run:
+def simulate(scenario: Scenario, *, ties: int = 0) -> Run:
     """Run a scenario to its end, without files; for tests and studies."""
-    run = Run(scenario, shuffle_ties=shuffle_ties)
+    run = Run(scenario, ties=ties)
     run.simulate()
     return run

@@ -118,7 +118,7 @@ def test_a_network_that_draws_has_the_same_digest_again_in_the_same_process(file
 def test_shuffled_ties_are_drawn_by_the_seed(file: Any) -> None:
     text = TIMING.replace("sigma = 0.2", "sigma = 0").split("[[fault]]")[0]
     scenario = load(file(text))
-    plain, *shuffled = [simulate(scenario, shuffle_ties=ties).journal.digest() for ties in (False, True, True)]
+    plain, *shuffled = [simulate(scenario, ties=ties).journal.digest() for ties in (0, 1, 1)]
     assert shuffled[0] == shuffled[1] != plain
 
 

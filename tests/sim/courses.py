@@ -37,7 +37,7 @@ class Endless(Exception):
 class Course:
     """One run: its records, and what was wrong with the gradients that its shards gathered."""
 
-    def __init__(self, drawn: Tables, *, shuffle_ties: bool = False) -> None:
+    def __init__(self, drawn: Tables, *, ties: int = 0) -> None:
         if currently_in_test_context():
             note(toml(drawn))
         self.scenario = scenario(drawn)
@@ -59,9 +59,7 @@ class Course:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(StagingShard, "gather", checked)
             patch.setattr(Update, "do", at_point)
-            self.run = Run(
-                self.scenario, journal, prepared=prepared(self.scenario), shuffle_ties=shuffle_ties, on_progress=self.end_in_time
-            )
+            self.run = Run(self.scenario, journal, prepared=prepared(self.scenario), ties=ties, on_progress=self.end_in_time)
             try:
                 self.run.simulate()
             except Endless:

@@ -32,9 +32,9 @@ LONGEST_LATENCY = 5
 """Times the mean one, where it varies."""
 
 
-def trial(scenario: Scenario, *, shuffle_ties: bool = False) -> Trial:
+def trial(scenario: Scenario, *, ties: int = 0) -> Trial:
     journal = io.BytesIO()
-    run = Run(scenario, journal, prepared=prepared(scenario), shuffle_ties=shuffle_ties)
+    run = Run(scenario, journal, prepared=prepared(scenario), ties=ties)
     run.simulate()
     run.journal.flush()
     return Trial(run, list(read(iter(journal.getvalue().decode().splitlines(keepends=True)))))
