@@ -48,7 +48,9 @@ def test_a_run_leaves_a_whole_folder_and_prints_one_object(scenario, tmp_path):
     result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"summary.json", "journal.tsv", "curve.csv", "curve.png", "model.safetensors"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "report.html", "plots", "model.safetensors",
+    }  # fmt: skip
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["updates"] == 60
     journal = (tmp_path / "out" / "journal.tsv").read_bytes()
