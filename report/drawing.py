@@ -178,7 +178,8 @@ def render(plot: Plot, folder: Path) -> tuple[str, str]:
     with (folder / f"{plot.name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(plot.header)
-        writer.writerows(plot.rows)
+        # to the nanosecond, as journals have their times: so they are the same whether a plot is of a run or of its folder
+        writer.writerows([round(cell, 9) if isinstance(cell, float) else cell for cell in row] for row in plot.rows)
     return inlined(text.getvalue(), plot), hover.as_json(WIDTH_IN * 72, plot.height_in * 72)
 
 

@@ -86,7 +86,7 @@ class Course:
             self.wrong.append(f"a step with the gradients of {sorted(replicas)}")
         return sorted(replicas)
 
-    def end_in_time(self, _: Cluster) -> None:
+    def end_in_time(self, _: Run) -> None:
         if self.run.loop.time() > healed_s(self.scenario) + LIMIT_S:
             raise Endless
 
