@@ -19,7 +19,6 @@ from core.operations import Update
 from core.rules import Rule
 from core.staging import POINT, StagingShard
 from scenarios.protocols import Sandblaster
-from sim.cluster import Cluster
 from sim.run import Run
 from sim.strategies import Tables, healed_s, scenario, toml
 from tests.sim.exact_network import exact_gradient, prepared
