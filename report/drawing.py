@@ -151,6 +151,7 @@ def axes_of(figure: Any, rows: int = 1, ratios: Sequence[float] = (), *, left_in
     found: list[Any] = []
     for row in range(rows):
         axes = figure.add_subplot(grid[row], sharex=found[0] if found else None)
+        axes.patch.set_alpha(0)  # the page's own colour is behind it
         axes.tick_params(colors=INK, labelsize=9, length=3, width=0.6, labelbottom=row == rows - 1)
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
