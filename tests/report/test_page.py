@@ -45,7 +45,7 @@ def a_run(folder: RunFolder, name: str = "quickstart", *overrides: str) -> Findi
         run.simulate()
         run.journal.flush()
     folder.write_scenario(scenario)
-    run.write_accounts(folder)
+    run.write_tables(folder)
     with folder.links.open("w", newline="") as file:
         writer = csv.DictWriter(file, LINKS[0].keys())
         writer.writeheader()

@@ -32,7 +32,7 @@ def test_what_does_not_move_has_no_end() -> None:
     [
         ("quickstart", ("protocol.stop={updates=60}",)),
         ("quickstart", ("protocol.stop.epochs=2",)),
-        ("quickstart", ("protocol.stop={time='30 s'}",)),
+        ("quickstart", ("protocol.stop={time='30 s'}", "fault=[]")),
         ("sandblaster", ("protocol.stop={iterations=3}",)),
         ("quickstart", ("protocol={kind='sync',replicas=7,backup_workers=1,batch=32,stop={updates=20}}",)),
         ("quickstart", ("protocol={kind='sync',replicas=7,backup_workers=1,batch=32,stop={epochs=2}}",)),
