@@ -20,6 +20,7 @@ import simpy
 from core.chance import stream
 from scenarios.schema import Scenario
 from sim.loop import rare_collections
+from sim.network import MODELS
 from sim.run import Run
 
 PENDING = 10_000
@@ -112,7 +113,7 @@ def measure(replicas: int, shards: int, updates: int, network: str) -> Figures:
 def main(replicas: int, shards: int, updates: int, as_json: bool) -> None:
     if not as_json:
         click.echo(f"{replicas} replicas x {shards} shards, {PENDING:,} timers pending in bare SimPy")
-    for network in ("latency", "fifo"):
+    for network in MODELS:
         one = measure(replicas, shards, updates, network)
         if as_json:
             click.echo(json.dumps({name: getattr(one, name) for name in Figures.__slots__}))
