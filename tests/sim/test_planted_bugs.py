@@ -20,6 +20,7 @@ from core.node import Outcome
 from core.pushes import Admission, Pushes
 from core.shard import Shard
 from core.supervisor import Supervisor
+from sim.device import Device
 from sim.loop import Future, Life
 from sim.store import DiskStore
 from sim.strategies import Tables, scenario, tables
@@ -144,6 +145,7 @@ def let_the_dead_act(patch: pytest.MonkeyPatch) -> None:
             crash(self)
 
     patch.setattr(Life, "crash", undead)
+    patch.setattr(Device, "stop", lambda _: None)
 
 
 def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
