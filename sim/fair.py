@@ -333,7 +333,7 @@ class Sharing:
         if not link.watched:
             self._watch(link)
         if pull:
-            level = self._pull(link, taken, now)
+            level = self._pull(link, now)
         elif not crowd:
             link.level, link.spare = 0.0, capacity - taken
             return
@@ -356,23 +356,24 @@ class Sharing:
         if level > link.limit:
             self._look_around(link)
 
-    def _pull(self, link: Link, taken: float, now: float) -> float:
+    def _pull(self, link: Link, now: float) -> float:
         """Make members of those that are faster, the fastest first, until none is.  Returns the level that this leaves."""
-        crowd, capacity = len(link.members), link.capacity
-        level = (capacity - taken) / crowd if crowd else 0.0
         if link.since != now:
             link.clock += link.level * (now - link.since)
             link.since = now
-        for flow in sorted(link.others, key=rate_of, reverse=True):
-            rate = flow.bottleneck.level
-            if crowd and rate <= level * SLACK:
+        fastest_first = sorted(link.others, key=rate_of, reverse=True)
+        taken = [0.0]  # by so many of the slowest; what is added up so has no residue where nobody is left, as subtracting would leave
+        for flow in reversed(fastest_first):
+            taken.append(taken[-1] + flow.bottleneck.level)
+        crowd, capacity = len(link.members), link.capacity
+        left_over = capacity - taken.pop()
+        level = max(0.0, left_over / crowd) if crowd else 0.0
+        for flow in fastest_first:
+            if crowd and flow.bottleneck.level <= level * SLACK:
                 break
             self._move(flow, link, now)
             crowd += 1
-            taken -= rate
-            level = (capacity - taken) / crowd
-            if level < 0.0:
-                level = 0.0
+            level = max(0.0, (capacity - taken.pop()) / crowd)
         return level
 
     def _move(self, flow: Flow, link: Link, now: float) -> None:

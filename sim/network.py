@@ -242,9 +242,9 @@ class Transfer(Flow):
 
     __slots__ = ("after_s", "message")
 
-    def __init__(self, route: Route, nbytes: float, message: Message | None, after_s: float) -> None:
+    def __init__(self, links: tuple[Link, ...], nbytes: float, message: Message | None, after_s: float) -> None:
         """`message`: None if nobody will receive it; it arrives so long after its last byte has left."""
-        self.path, self.nbytes, self.bottleneck = route.links, nbytes, NOWHERE
+        self.path, self.nbytes, self.bottleneck = links, nbytes, NOWHERE
         self.message, self.after_s = message, after_s
 
 
@@ -290,7 +290,8 @@ class Fair(Network, Event):
             if received is not None:
                 self.on_dropped(message, f"{destination.name} is down")
         else:
-            self.sharing.join(Transfer(route, nbytes, received, delay_s))
+            links = route.links if received is not None else route.links[:1]  # where it gets lost nobody can tell
+            self.sharing.join(Transfer(links, nbytes, received, delay_s))
             if self._awake_s != self.loop.env._now:
                 self._wake(0.0)
 
