@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from rich.text import Text
 
 from core.job import SUPERVISOR, role_kind
 from core.reports import Overview, Status
+from report.progress import Rate
 from scenarios.units import in_words
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Progress:
 
     def __init__(self, launched: Launch) -> None:
         self.launched = launched
-        self._history: deque[tuple[float, int]] = deque()
+        self._rate = Rate(WINDOW_S)
 
     def __rich__(self) -> RenderableType:
         overview = self.launched.seen
@@ -111,18 +110,10 @@ class Progress:
             return Text("starting: no word from the supervisor yet")
         updates = min((status.updates for status in shards(overview)), default=0)
         table = Table.grid(padding=(0, 3))
-        table.add_row(*headline(overview), f"{self.rate(updates):.4g}/s")
+        table.add_row(*headline(overview), f"{self._rate(updates):.4g}/s")
         roles = Text("  ").join(
             Text(f"{role.name}{f'#{role.life}' if role.life > 1 else ''}", COLOURS.get(role.state, "")) for role in overview.roles
         )
         coordinator = [Text(role.status.progress) for role in overview.roles if role.status.progress]
         waiting = [Text(f"{role.name}: {role.note}", "yellow") for role in overview.roles if role.state == "waiting" and role.note]
         return Group(table, *coordinator, roles, *waiting[:5])
-
-    def rate(self, updates: int) -> float:
-        now = time.monotonic()
-        self._history.append((now, updates))
-        while self._history[0][0] < now - WINDOW_S:
-            self._history.popleft()
-        then, before = self._history[0]
-        return max(0.0, (updates - before) / (now - then)) if now > then else 0.0

@@ -94,7 +94,7 @@ class Chronicle(Watching):
 
     def started(self, time_s: float, _node: str, _life: int, _event: str, peer: str, number: int, *_: object) -> None:
         self._ends(peer, time_s, "its next life began")
-        self.lives.setdefault(peer, []).append(Band(str(number), peer, time_s, None))
+        self.lives.setdefault(peer, []).append(Band(str(number), peer, float(time_s), None))
         self._over("crash", peer, time_s)
 
     def ended(self, time_s: float, _node: str, _life: int, _event: str, peer: str, _number: int, _value: float, note: str) -> None:

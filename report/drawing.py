@@ -151,6 +151,7 @@ def axes_of(figure: Any, rows: int = 1, ratios: Sequence[float] = (), *, left_in
     found: list[Any] = []
     for row in range(rows):
         axes = figure.add_subplot(grid[row], sharex=found[0] if found else None)
+        axes.patch.set_alpha(0)  # the page's own colour is behind it
         axes.tick_params(colors=INK, labelsize=9, length=3, width=0.6, labelbottom=row == rows - 1)
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
@@ -178,7 +179,8 @@ def render(plot: Plot, folder: Path) -> tuple[str, str]:
     with (folder / f"{plot.name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(plot.header)
-        writer.writerows(plot.rows)
+        # to the nanosecond, as journals have their times: so they are the same whether a plot is of a run or of its folder
+        writer.writerows([round(cell, 9) if isinstance(cell, float) else cell for cell in row] for row in plot.rows)
     return inlined(text.getvalue(), plot), hover.as_json(WIDTH_IN * 72, plot.height_in * 72)
 
 

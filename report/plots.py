@@ -224,14 +224,13 @@ def stacked(names: Sequence[str], rows: Sequence[dict[str, float]]) -> Callable[
             widths = [100 * row[state] for row in rows]
             if not any(width > 0.05 for width in widths):
                 continue
-            bars = [(begin, width) for begin, width in zip(begins, widths, strict=True)]
-            for number, (begin, width) in enumerate(bars):
-                axes.broken_barh([(begin, width)], (number - 0.36, 0.72), facecolors=colour, linewidth=0)
+            axes.barh(range(len(rows)), widths, left=begins, height=0.72, color=colour, linewidth=0)
+            for number, (begin, width) in enumerate(zip(begins, widths, strict=True)):
                 hover.areas.append(
                     (axes, begin, begin + width, number - 0.45, number + 0.45, f"{names[number]}\n{told(state)} {width:.3g} %")
                 )
             axes.plot([], [], color=colour, linewidth=7, label=told(state))
-            begins = [begin + width for begin, width in bars]
+            begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
         axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(0, 100), xlabel="% of the time")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelsize=8.5)
@@ -344,10 +343,13 @@ def staleness(findings: Findings) -> Plot | None:
             first = round(x + 0.5)
             which = f"staleness {first}" + (f" to {first + width - 1}" if width > 1 else "")
             hover.areas.append((axes, x, x + width, 0, max(heights), f"{which}\n{count:,} pushes, {height:.3g} %"))
-        for value, name, colour in ((known["mean"], "mean", ORANGE), (known["p99"], "p99", RED)):
+        for value, name, colour, down in (
+            (known["mean"], f"mean {known['mean']:.2f}", ORANGE, 9),
+            (known["p99"], f"p99 {known['p99']:g}", RED, 20),
+        ):
             axes.axvline(value, color=colour, linewidth=1.2, linestyle=(0, (4, 2)))
             axes.annotate(
-                f"{name} {value:g}", (value, 1), xycoords=axes.get_xaxis_transform(), xytext=(3, -9), textcoords="offset points",
+                name, (value, 1), xycoords=axes.get_xaxis_transform(), xytext=(3, -down), textcoords="offset points",
                 color=colour, fontsize=8.5,
             )  # fmt: skip
         axes.set(

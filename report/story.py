@@ -68,9 +68,13 @@ SENTENCES: dict[str, str] = {
     "delayed": "{who} waits {value:g} s before it calls {peer}: {note}",
     "doubled": "a request to {peer} was sent twice: {note}",
     "counted": "{who} counted {number} messages of {value:.0f} bytes: {note}",
+    "stalled": "nothing has moved: {note}",
     "failed": "{who} failed: {note}",
 }
 """What each event is in words; the columns, and what `in_a_sentence` derives from them."""
+
+UNKNOWN = "{who} {event} {peer} {number}: {note}"
+"""An event of another version's journal."""
 
 PUSHES_TOLD = 10
 """More are not told in full without asking for them."""
@@ -104,7 +108,7 @@ def in_a_sentence(record: Record) -> str:
         "portions": f"portions {first} to {first + count - 1}" if count > 1 else f"portion {first}",
         "with_peer": f" with {record.peer}" if record.peer else "", "accuracy": f", accuracy {record.note}" if record.note else "",
     }  # fmt: skip
-    told = SENTENCES[record.event].format(**words, **record._asdict())
+    told = SENTENCES.get(record.event, UNKNOWN).format(**words, **record._asdict())
     return told.replace(f"{record.peer}#0 ", f"{record.peer} ").rstrip(" :")
 
 

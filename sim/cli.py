@@ -15,7 +15,7 @@ from report.reading import READERS
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
-    from sim.cluster import Cluster
+    from sim.run import Run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,19 +127,15 @@ def scenarios() -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[Cluster], None] | None]:
+def progress() -> Iterator[Callable[[Run], None] | None]:
     """A line that shows how far the simulation is, where someone is looking."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
 
-    from scenarios.units import in_words
+    from sim.progress import Progress
 
-    with Console(stderr=True).status("preparing") as status:
-
-        def show(cluster: Cluster) -> None:
-            told = f"{in_words(cluster.now())} of virtual time, {cluster.network.messages:,} messages"
-            status.update("; ".join(filter(None, (told, cluster.standing()))))
-
-        yield show
+    shown = Progress()
+    with Console(stderr=True).status("simulating") as status:
+        yield lambda run: status.update(shown.line(run) or "simulating")

@@ -42,7 +42,7 @@ class Run:
 
     def __init__(
         self, scenario: Scenario, file: IO[bytes] | None = None, *,
-        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Cluster], None] | None = None, trace: TraceWriter | None = None,
+        prepared: Plan | None = None, shuffle_ties: bool = False, on_progress: Callable[[Run], None] | None = None, trace: TraceWriter | None = None,
     ) -> None:  # fmt: skip
         """`prepared`: a plan of that scenario with a network and data of the caller's own; `trace`: where to show what happens."""
         self.scenario = scenario
@@ -74,7 +74,7 @@ class Run:
         now = time.monotonic()
         if self._on_progress is not None and now - self._shown_at >= PROGRESS_EVERY_S:
             self._shown_at = now
-            self._on_progress(self.cluster)
+            self._on_progress(self)
 
     def summary(self, *, interrupted: bool = False) -> dict[str, Any]:
         """What happened so far."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -13,10 +12,7 @@ import pytest
 from models.errors import DataError
 from report.exits import Exit, StartError, clear_errors
 from report.folder import FolderError, RunFolder
-from report.tally import Evaluation
 from scenarios.load import Mistake, ScenarioError
-
-CURVE = [Evaluation(1.0, 10, 0.5, 0.25), Evaluation(2.0, 20, 0.25, 0.5)]
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -78,26 +74,6 @@ def test_the_summary_is_written_as_json(tmp_path: Path) -> None:
     folder = RunFolder.new(tmp_path)
     folder.write_summary({"scenario": "mine", "loss": None})
     assert json.loads(folder.summary.read_text()) == {"scenario": "mine", "loss": None}
-
-
-def test_the_curve_is_written_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
-    folder = RunFolder.new(tmp_path)
-    folder.write_curve(CURVE, "mine", "virtual time, s")
-    with (tmp_path / "curve.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows == [["time_s", "updates", "loss", "accuracy"], ["1.0", "10", "0.5", "0.25"], ["2.0", "20", "0.25", "0.5"]]
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_curve_without_accuracies_is_drawn_without_them(tmp_path: Path) -> None:
-    RunFolder.new(tmp_path).write_curve([point._replace(accuracy=None) for point in CURVE], "mine", "time, s")
-    assert (tmp_path / "curve.png").exists()
-
-
-def test_a_run_that_was_never_evaluated_has_a_curve_of_nothing_and_no_picture(tmp_path: Path) -> None:
-    RunFolder.new(tmp_path).write_curve([], "mine", "time, s")
-    assert (tmp_path / "curve.csv").read_text().split() == ["time_s,updates,loss,accuracy"]
-    assert not (tmp_path / "curve.png").exists()
 
 
 # how errors reach a person

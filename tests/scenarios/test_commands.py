@@ -125,7 +125,7 @@ def test_run_does_not_write_over_a_run(scenario: Callable[..., str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("which", ["journal.tsv", "summary.json", "curve.csv"])
+@pytest.mark.parametrize("which", ["journal.tsv", "summary.json", "report.html"])
 def test_a_full_disk_is_one_message_and_exit_code_5(scenario: Callable[..., str], which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out").mkdir()
     Path("out", which).symlink_to("/dev/full")
@@ -190,7 +190,7 @@ import sys
 import sim.cli
 def arrived():
     return sorted({"torch", "matplotlib", "grpc", "sklearn"} & {name.partition(".")[0] for name in sys.modules})
-for arguments in (["--help"], ["scenarios"], ["check", "quickstart"], ["run", sys.argv[1], "--out", "out", "--json"]):
+for arguments in (["--help"], ["scenarios"], ["check", "quickstart"], ["run", sys.argv[1], "--out", "out", "--json", "--no-report"]):
     try:
         sim.cli.main(arguments)
     except SystemExit as done:

@@ -118,7 +118,7 @@ def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.0, "0 ns"), (3.5e-4, "350 us"), (4.2, "4.2 s"), (0.06, "60 ms"), (60, "1 min"), (200, "3 min 20 s"),
+        (0.0, "0 s"), (3.5e-4, "350 us"), (4.2, "4.2 s"), (0.06, "60 ms"), (60, "1 min"), (200, "3 min 20 s"),
         (3600, "1 h"), (7500, "2 h 5 min"), (2e-9, "2 ns"),
     ],
 )  # fmt: skip

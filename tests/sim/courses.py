@@ -19,7 +19,6 @@ from core.operations import Update
 from core.rules import Rule
 from core.staging import POINT, StagingShard
 from scenarios.protocols import Sandblaster
-from sim.cluster import Cluster
 from sim.run import Run
 from sim.strategies import Tables, healed_s, scenario, toml
 from tests.sim.exact_network import exact_gradient, prepared
@@ -86,7 +85,7 @@ class Course:
             self.wrong.append(f"a step with the gradients of {sorted(replicas)}")
         return sorted(replicas)
 
-    def end_in_time(self, _: Cluster) -> None:
+    def end_in_time(self, _: Run) -> None:
         if self.run.loop.time() > healed_s(self.scenario) + LIMIT_S:
             raise Endless
 

@@ -49,7 +49,9 @@ def test_a_run_leaves_a_whole_folder_and_prints_one_object(scenario, tmp_path):
     result = simctl("run", scenario, "--json", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"summary.json", "journal.tsv", "curve.csv", "curve.png", "model.safetensors"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "report.html", "plots", "model.safetensors",
+    }  # fmt: skip
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["updates"] == 60
     journal = (tmp_path / "out" / "journal.tsv").read_bytes()
@@ -136,6 +138,28 @@ def test_check_runs_nothing_and_scenarios_lists_what_is_bundled(tmp_path, monkey
     assert simctl("check", "quickstart").exit_code == 0
     assert "downpour-real" in simctl("scenarios").stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trace_is_written_where_it_is_asked_for_and_the_report_is_left_out_where_it_is_not(scenario, tmp_path):
+    assert simctl("run", scenario, "--trace", "--no-report", "--out", str(tmp_path / "out")).exit_code == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "trace.json", "model.safetensors",
+    }  # fmt: skip
+    assert any(event["ph"] == "X" for event in json.loads((tmp_path / "out" / "trace.json").read_text()))
+
+
+def test_the_scenario_in_the_folder_is_the_run_once_more(scenario, tmp_path):
+    first = simctl("run", scenario, "--set", "seed=9", "--json", "--no-report", "--out", str(tmp_path / "one"))
+    again = simctl("run", str(tmp_path / "one" / "scenario.toml"), "--json", "--no-report", "--out", str(tmp_path / "two"))
+    assert json.loads(first.stdout)["digest"] == json.loads(again.stdout)["digest"]
+
+
+def test_an_expectation_that_is_not_met_is_exit_code_1(scenario, tmp_path):
+    expect = "expect=[{metric='updates',at_least=60},{metric='seconds',at_most='1 ms'}]"
+    told = simctl("run", scenario, "--set", expect, "--no-report", "--out", str(tmp_path / "out"))
+    assert told.exit_code == 1
+    assert [line.split()[-1] for line in told.stdout.splitlines() if "at least" in line or "at most" in line] == ["met", "met"]
+    assert "not met" in told.stdout
 
 
 def test_under_strict_a_fault_that_bit_nothing_is_an_error_and_a_preset_counts_as_one(scenario, tmp_path):

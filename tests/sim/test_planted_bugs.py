@@ -229,7 +229,7 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (never_retry, {}, 200, "failed: no update"),
     (acknowledge_before_applying, {}, 200, "acknowledged was applied"),
     (publish_the_live_buffer, {}, 200, "staleness"),
-    (let_the_dead_act, {}, 200, "applied was pushed"),
+    (let_the_dead_act, {"kinds": ("crash",)}, 200, "applied was pushed"),
     (keep_the_live_buffer, {"kinds": ("crash",)}, 1500, "times instead of"),
     (call_it_durable_at_once, {"kinds": ("crash",), "durabilities": ("snapshot",)}, 400, "restored what was durable"),
     (acknowledge_at_once, {"durabilities": ("mirror",)}, 400, "nothing acknowledged is lost"),
