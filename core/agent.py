@@ -72,8 +72,11 @@ class Agent:
 
     async def leave(self) -> None:
         """Say that it ends, after everything that it started; whether that was heard is not worth waiting for long."""
-        told = self.node.call(SUPERVISOR, Report(self.boot, self.host, self.capacity, leaving=True))
-        await asyncio.wait([told], timeout=self.timings.detect_within_s)
+        await asyncio.wait([self.farewell()], timeout=self.timings.detect_within_s)
+
+    def farewell(self) -> asyncio.Future[Orders]:
+        """Its last word."""
+        return self.node.call(SUPERVISOR, Report(self.boot, self.host, self.capacity, leaving=True))
 
     def _answered(self, call: asyncio.Future[Any]) -> None:
         if not call.cancelled() and call.exception() is None:

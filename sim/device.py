@@ -204,13 +204,16 @@ class Device:
         self.retime()
 
     def finish(self) -> None:
-        self.stop()
+        self.end()
         self.done()
 
     def stop(self) -> None:
-        """Its computation is over, or its process is."""
-        if self.running is None:
-            return
+        """Its process is over, and whatever it computed."""
+        if self.running is not None:
+            self.end()
+
+    def end(self) -> None:
+        """It does not compute any more."""
         if self.machine.slowdowns or self.crowding != 1:
             self.settle()
         self.running = None

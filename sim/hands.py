@@ -101,11 +101,9 @@ class Hands:
     def drained(self) -> None:
         """Is everybody gone?  Then so is the agent."""
         if self.draining is not None and not self.running and self.host is not None and self.agent is not None:
-            self.cluster.loop.create_task(self.leave(self.agent), context=self.host.life.context.copy())
-
-    async def leave(self, agent: Agent) -> None:
-        await agent.leave()
-        agent.end("")
+            agent = self.agent
+            if self.host.life.admits(self.drained):
+                self.host.life.context.run(lambda: agent.farewell().add_done_callback(lambda _: agent.end("")))
 
     def tell(self, process: Process, outcome: str, how: str) -> None:
         """The agent hears that one of its processes is over."""

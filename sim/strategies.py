@@ -22,10 +22,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.job import SUPERVISOR
-from scenarios.faults import Aimed
+from scenarios.cluster import Cluster
+from scenarios.faults import GROUP, LINK, MACHINE, ROLE, Aimed
 from scenarios.load import validate
-from scenarios.places import role_names
+from scenarios.network import Network
+from scenarios.places import Places, places, role_names
 from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
 from scenarios.schema import Scenario
 from sim.network import MODELS
@@ -41,7 +42,10 @@ STEP_MS = 50
 LONGEST_MS = 2000
 """Of a fault; as long as a middling job, and several deadlines."""
 
-KINDS = ("crash", "pause", "slowdown", "loss", "delay", "duplication")
+KINDS = (
+    "crash", "pause", "slowdown", "loss", "delay", "duplication",
+    "reordering", "cut", "degraded", "slow-disk", "preemption", "clock-drift",
+)  # fmt: skip
 
 
 DURABILITIES = ("none", "snapshot", "mirror", "log")
@@ -198,17 +202,17 @@ def protocol_of(drawn: Tables) -> Protocol:
 
 @st.composite
 def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> list[Tables]:
-    """Up to `most` faults of those kinds, of that cluster's roles and machines, each of which heals."""
+    """Up to `most` faults of those kinds, of that cluster's roles, machines, racks and links, each of which heals."""
     protocol = protocol_of(cluster["protocol"])
-    targets = [
-        *role_names(protocol, real=cluster["numerics"] == "real"),
-        SUPERVISOR,
-        *(f"machine/{number}" for number in range(cluster["cluster"]["machines"])),
-    ]
+    if protocol.durability not in ("snapshot", "log"):
+        kinds = [kind for kind in kinds if kind != "slow-disk"] or kinds
+    there = places(
+        protocol, Cluster.model_validate(cluster["cluster"]), Network.model_validate(cluster["network"]), real=cluster["numerics"] == "real"
+    )
     present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
 
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
-    return draw(st.lists(fault(present, targets, likely_ms(cluster)), min_size=least, max_size=most))
+    return draw(st.lists(fault(present, there, likely_ms(cluster)), min_size=least, max_size=most))
 
 
 def likely_ms(cluster: Tables) -> int:
@@ -227,22 +231,54 @@ def likely_ms(cluster: Tables) -> int:
 
 
 @st.composite
-def fault(draw: st.DrawFn, kinds: Sequence[str], targets: Sequence[str], within_ms: int) -> Tables:
-    """One fault that heals."""
+def fault(draw: st.DrawFn, kinds: Sequence[str], there: Places, within_ms: int) -> Tables:
+    """One fault that heals: at a time, or again and again for a while."""
     kind = draw(st.sampled_from(kinds))
-    one = {"kind": kind, "target": draw(st.sampled_from(targets)), "at": draw(milliseconds(0, within_ms))}
     lasting = draw(milliseconds(1, LONGEST_MS) | milliseconds(1, LONGEST_MS // 20))
-    if kind == "crash":
-        return one | {"repair": lasting}
-    if kind == "slowdown":
-        return one | {"for": lasting, "factor": draw(st.integers(2, 20))}
-    if kind == "loss":
-        return one | {"for": lasting, "probability": draw(st.sampled_from((0.2, 0.5, 0.8, 1.0)))}
-    if kind == "delay":
-        return one | {"for": lasting, "by": draw(milliseconds(1, LONGEST_MS // 10))}
-    if kind == "duplication":
-        return one | {"for": lasting, "probability": draw(st.sampled_from((0.5, 1.0)))}
-    return one | {"for": lasting}
+    reaches = REACHES.get(kind, (ROLE, MACHINE, MACHINE, GROUP))
+    one: Tables = {"kind": kind, "target": draw(st.sampled_from([name for reach in reaches for name in there.of(reach)]))}
+    if draw(st.integers(0, 4)):
+        one["at"] = draw(milliseconds(0, within_ms))
+    else:
+        mean = draw(milliseconds(LONGEST_MS // 20, LONGEST_MS))
+        one |= {"every": {"weibull": {"shape": draw(st.sampled_from((0.7, 1))), "mean": mean}}, "until": draw(milliseconds(1, within_ms))}
+    if kind in ("crash", "preemption"):
+        return one | {"repair": lasting} | ({"notice": draw(milliseconds(0, 500))} if kind == "preemption" else {})
+    return one | {"for": lasting} | draw(MORE[kind]())
+
+
+FLAPS = milliseconds(20, LONGEST_MS // 4)
+
+MORE: dict[str, Callable[[], st.SearchStrategy[Tables]]] = {
+    "pause": lambda: st.just({}),
+    "slowdown": lambda: st.builds(dict, factor=st.integers(2, 20)),
+    "loss": lambda: st.builds(dict, probability=st.sampled_from((0.2, 0.5, 0.8, 1.0))),
+    "delay": lambda: st.builds(dict, by=milliseconds(1, LONGEST_MS // 10)),
+    "duplication": lambda: st.builds(dict, probability=st.sampled_from((0.5, 1.0))),
+    "reordering": lambda: st.builds(
+        dict, probability=st.sampled_from((0.2, 0.8)), by=st.builds(exponential, milliseconds(1, LONGEST_MS // 10))
+    ),
+    "cut": lambda: (
+        st.builds(dict, direction=st.sampled_from(("both", "out", "in"))) | st.builds(dict, flapping=st.builds(flapping, FLAPS, FLAPS))
+    ),
+    "degraded": lambda: st.builds(dict, factor=st.integers(2, 20)),
+    "slow-disk": lambda: st.builds(dict, factor=st.integers(2, 20)),
+    "clock-drift": lambda: st.builds(dict, rate=st.sampled_from(("200 ppm", "-100000 ppm")), step=st.sampled_from(("0 s", "-2 s", "3 s"))),
+}
+"""What each kind has besides its times."""
+
+REACHES = {
+    "degraded": (MACHINE, GROUP, LINK), "preemption": (MACHINE, GROUP), "cut": (ROLE, MACHINE, GROUP), "reordering": (ROLE, MACHINE, LINK),
+}  # fmt: skip
+"""What a fault of that kind is aimed at, if not at what most are."""
+
+
+def exponential(mean: str) -> Tables:
+    return {"exponential": {"mean": mean}}
+
+
+def flapping(up: str, down: str) -> Tables:
+    return {"up": exponential(up), "down": exponential(down)}
 
 
 @st.composite

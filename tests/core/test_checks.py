@@ -126,6 +126,15 @@ def test_a_snapshot_promises_less() -> None:
     assert check(journal(*LOST), durability="snapshot").violations == []
 
 
+@pytest.mark.parametrize(("durability", "lost"), [("none", False), ("mirror", False), ("snapshot", True), ("log", True)])
+def test_what_is_written_down_without_a_promise_need_not_be_found_again(durability: Any, *, lost: bool) -> None:
+    """A shard on a machine that will be taken writes what it has; its next life may be elsewhere."""
+    left = (pushed(R1, 1), applied(S1, R1, 1), (S1, "persisted", "", 1), (S2, "restored", "", 0))
+    assert (
+        "restored what was durable" in {violation.rule for violation in check(journal(*left), durability=durability).violations}
+    ) == lost
+
+
 def test_what_a_life_applies_after_its_successor_has_begun_does_not_count() -> None:
     zombie = (pushed(R1, 1), (S1, "persisted", "", 0), (S2, "restored", "", 0), applied(S1, R1, 1), acknowledged(R1, 1))
     assert check(journal(*zombie), durability="snapshot").violations == []

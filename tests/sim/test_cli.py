@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from report.exits import of
 from sim.cli import main
 
 SMALL = """
@@ -159,3 +160,20 @@ def test_an_expectation_that_is_not_met_is_exit_code_1(scenario, tmp_path):
     assert told.exit_code == 1
     assert [line.split()[-1] for line in told.stdout.splitlines() if "at least" in line or "at most" in line] == ["met", "met"]
     assert "not met" in told.stdout
+
+
+def test_under_strict_a_fault_that_bit_nothing_is_an_error_and_a_preset_counts_as_one(scenario, tmp_path):
+    never = ("run", scenario, "--set", "fault.0.at='1 h'", "--no-report")
+    assert simctl(*never, "--out", str(tmp_path / "lenient")).exit_code == 0
+    assert simctl(*never, "--strict", "--out", str(tmp_path / "strict")).exit_code == 1
+    assert simctl("run", scenario, "--strict", "--no-report", "--out", str(tmp_path / "bitten")).exit_code == 0
+    parts = [{"declared": 0, "bit": {}}, {"declared": 0, "bit": {"messages": 1}}]
+    summary = {"status": "done", "expectations": [], "faults": parts}
+    assert (of(summary, strict=True), of(summary | {"faults": [*parts, {"declared": 1, "bit": {}}]}, strict=True)) == (0, 1)
+
+
+def test_a_scenario_that_does_not_fit_into_memory_leaves_no_folder(scenario, tmp_path):
+    result = simctl("run", scenario, "--set", "cluster.memory='1 kB'", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert "cluster.memory: found" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -150,6 +150,16 @@ def test_what_is_durable_knows_which_pushes_it_is_made_of() -> None:
     assert [(record.life, record.number) for record in done.records if record.event == "duplicate"] == [(2, 1)]
 
 
+def test_a_shard_without_a_promise_that_is_drained_begins_anew_elsewhere() -> None:
+    """What it had written down on the machine that was taken was held against its next life, on another."""
+    notice = {"kind": "preemption", "target": "machine/0", "at": "300 ms", "notice": "200 ms", "repair": "1 ms"}
+    done = run(small(notice, durability="none", stop={"updates": 10}))
+    assert wrong(done) == []
+    persisted = next(record for record in done.records if (record.event, record.node) == ("persisted", "shard/0"))
+    restored = next(record for record in done.records if (record.event, record.node) == ("restored", "shard/0"))
+    assert persisted.number > restored.number == 0
+
+
 class Pair:
     """A replica that asks, and a shard that takes 0.1 s to answer, 0.1 s apart."""
 

@@ -6,6 +6,7 @@ played on the right code, which must pass them all.  Draws are the same every ti
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from core.node import Outcome
 from core.pushes import Admission, Pushes
 from core.shard import Shard
 from core.supervisor import Supervisor
+from sim.device import Device
 from sim.loop import Future, Life
 from sim.store import DiskStore
 from sim.strategies import Tables, scenario, tables
@@ -143,7 +145,13 @@ def let_the_dead_act(patch: pytest.MonkeyPatch) -> None:
         if not self.name.startswith("replica"):
             crash(self)
 
+    def start(self: Life, coroutine: Any) -> None:
+        """Its end is seen, though the agent that began it is as dead as it should be."""
+        self.loop.create_task(coroutine, context=self.context.copy()).add_done_callback(self._exit, context=contextvars.Context())
+
     patch.setattr(Life, "crash", undead)
+    patch.setattr(Life, "start", start)
+    patch.setattr(Device, "stop", lambda _: None)
 
 
 def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
