@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 FRAMES, ENERGIES, STATES, WAYS = 5, 16, 40, 4
-SAMPLES, NOISE = 32_000, 2.0
+SAMPLES, NOISE = 32_000, 1.5
 SPECTRAL_SLOPE = 1.5
 """Decades by which the highest of the energies is weaker than the lowest."""
 HIDDEN = 192
