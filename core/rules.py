@@ -42,7 +42,7 @@ class Descent:
     state: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def rate(self, staleness: int) -> float:
-        """Gamma of one update."""
+        """For one update."""
         return self.learning_rate / max(1, staleness) if self.staleness_aware else self.learning_rate
 
 

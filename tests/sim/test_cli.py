@@ -50,7 +50,7 @@ def test_a_run_leaves_a_whole_folder_and_prints_one_object(scenario, tmp_path):
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "report.html", "plots", "model.safetensors",
+        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "links.csv", "report.html", "plots", "model.safetensors",
     }  # fmt: skip
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["updates"] == 60
@@ -143,7 +143,7 @@ def test_check_runs_nothing_and_scenarios_lists_what_is_bundled(tmp_path, monkey
 def test_a_trace_is_written_where_it_is_asked_for_and_the_report_is_left_out_where_it_is_not(scenario, tmp_path):
     assert simctl("run", scenario, "--trace", "--no-report", "--out", str(tmp_path / "out")).exit_code == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "trace.json", "model.safetensors",
+        "scenario.toml", "summary.json", "journal.tsv", "accounts.csv", "links.csv", "trace.json", "model.safetensors",
     }  # fmt: skip
     assert any(event["ph"] == "X" for event in json.loads((tmp_path / "out" / "trace.json").read_text()))
 
