@@ -144,7 +144,9 @@ def test_clocks_that_disagree_draw_no_arrow_back_in_time_and_nothing_before_the_
     ("name", "overrides"),
     [("quickstart", ("numerics=timing", "protocol.stop.epochs=2")), ("sandblaster", ("numerics=timing", "protocol.stop={iterations=2}"))],
 )
-def test_the_trace_of_a_run_as_it_goes_shows_all_that_its_journal_does_but_knows_better_when_steps_began(name: str, overrides: tuple[str, ...]) -> None:
+def test_the_trace_of_a_run_as_it_goes_shows_all_that_its_journal_does_but_knows_better_when_steps_began(
+    name: str, overrides: tuple[str, ...]
+) -> None:
     journal, streamed = io.BytesIO(), Kept()
     with TraceWriter(streamed) as writer:
         run = Run(load(name, overrides), journal, trace=writer)
