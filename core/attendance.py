@@ -24,8 +24,8 @@ class Attendance:
         self.address = ""
         """Where this role serves, "" for nowhere."""
         self.status: Callable[[], Status] = Status
-        self.on_member: Callable[[Member], None] = lambda _: None
-        """Hears of every role that has come or moved."""
+        self._members: dict[str, Member] = {}
+        self._listeners: list[Callable[[Member], None]] = []
         self.begun, self.concluded = asyncio.Event(), asyncio.Event()
         self.promoted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Ends with the life of the shard that this mirror is from then on."""
@@ -55,6 +55,18 @@ class Attendance:
         if not call.cancelled() and call.exception() is None:
             self.learn(call.result())
 
+    def tell(self, listener: Callable[[Member], None]) -> None:
+        """It hears of every role that comes or moves, and at once of those that have done so before."""
+        self._listeners.append(listener)
+        for member in list(self._members.values()):
+            listener(member)
+
+    def hear(self, member: Member) -> None:
+        """That role is there now."""
+        self._members[member.name] = member
+        for listener in self._listeners:
+            listener(member)
+
     def learn(self, standing: Standing) -> None:
         """Take in an answer.  One that comes late says nothing new, and nothing that is wrong."""
         if standing.outlived and not self.outlived.done():
@@ -64,7 +76,7 @@ class Attendance:
         if standing.version >= self._version:
             for member in standing.members:
                 self.node.introduce(member.name, member.life, member.address)
-                self.on_member(member)
+                self.hear(member)
             if standing.begun:
                 self._version = standing.version
         if standing.begun:

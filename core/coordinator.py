@@ -40,7 +40,8 @@ async def coordinator(node: Node, job: Job, attendance: Attendance, tenure: Tenu
     Raises Refused when a later life is up, and Diverged when there is no number to descend from.
     """
     desk = tenure.desk
-    attendance.status, attendance.on_member = desk.status, desk.hear
+    attendance.status = desk.status
+    attendance.tell(desk.hear)
     attendance.address = node.serve(desk)
     attendance.beat()
     await attendance.begun.wait()

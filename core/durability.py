@@ -106,7 +106,7 @@ def keeping(node: Node, job: Job, shard: Shard, attendance: Attendance) -> Corou
     if job.durability == "log":
         return trail.run(Log(node, shard).carry)
     mirroring = Mirroring(node, job, mirror_of(node.name), shard, trail)
-    attendance.on_member = mirroring.watch(attendance.on_member)
+    attendance.tell(mirroring.heard)
     return trail.run(mirroring.carry)
 
 
@@ -201,18 +201,13 @@ class Mirroring:
         self._moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Ends when there is another life of it."""
 
-    def watch(self, before: Callable[[Member], None]) -> Callable[[Member], None]:
+    def heard(self, member: Member) -> None:
         """A new mirror is filled at once, whether or not anybody pushes."""
-
-        def heard(member: Member) -> None:
-            before(member)
-            if member.name == self.mirror:
-                moved, self._moved = self._moved, asyncio.get_running_loop().create_future()
-                self._life = member.life
-                moved.set_result(None)
-                self.trail.wake()
-
-        return heard
+        if member.name == self.mirror:
+            moved, self._moved = self._moved, asyncio.get_running_loop().create_future()
+            self._life = member.life
+            moved.set_result(None)
+            self.trail.wake()
 
     async def carry(self, batch: list[Entry]) -> None:
         """Until the mirror holds these entries, whichever life of it that is in the end."""

@@ -107,7 +107,8 @@ async def live_shard(
         if role_kind(member.name) == "replica":
             shard.pushes.join(Sender(member.name, member.life))
 
-    attendance.on_member, attendance.status = fence, shard.status
+    attendance.status = shard.status
+    attendance.tell(fence)
     durable = asyncio.ensure_future(keeping(node, job, shard, attendance))
     attendance.address = node.serve(shard)
     attendance.beat()

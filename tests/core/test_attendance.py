@@ -51,7 +51,7 @@ class World:
     def run(self, until: float | None = None) -> Any:
         async def live() -> None:
             self.attendances.append(Attendance(self.node, TIMINGS))
-            self.attendance.on_member = self.heard.append
+            self.attendance.tell(self.heard.append)
             await self.attendance.run()
 
         return self.node.run(live(), until=until)
@@ -79,6 +79,14 @@ def test_members_are_introduced_and_told_in_their_order() -> None:
     assert world.node.introduced == [tuple(SHARD), tuple(LATER)]
     assert world.heard == [SHARD, LATER]
     assert world.attendance.begun.is_set()
+
+
+def test_who_begins_to_listen_late_hears_of_those_who_are_there_already() -> None:
+    """A shard that read its snapshot meanwhile never heard of its mirror, and waited for it for ever."""
+    world, late = World(Standing(2, (SHARD, LATER), begun=True)), list[Member]()
+    world.run(until=0.2)
+    world.attendance.tell(late.append)
+    assert late == list({member.name: member for member in (SHARD, LATER)}.values())
 
 
 def test_before_the_job_has_begun_nothing_counts_as_known() -> None:

@@ -363,7 +363,7 @@ class Shards(Stint):
             now = self.node.loop.time
             self.mirrors[life] = Mirror(node, self.job, lambda: Momentum(1.0), lambda: self.synced.append((now(), life)))
             self.alive, self.known = {life}, life
-            self.attendances[0].on_member(Member("mirror/0", life, f"mirror/0#{life}"))
+            self.attendances[0].hear(Member("mirror/0", life, f"mirror/0#{life}"))
 
         self.node.loop.call_at(time_s, begins, context=self.node.life.context)
 
