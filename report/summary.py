@@ -192,7 +192,7 @@ def rows(summary: dict[str, Any], kind: str) -> list[tuple[str, str]]:
     if summary["seconds"] is not None:
         wall = f"   ({in_words(summary['wall_seconds'])} of wall time)" if summary["world"] == "sim" else ""
         found.append((kind, in_words(summary["seconds"]) + wall))
-    found += learnt(summary) + traffic(summary)
+    found += learnt(summary) + traffic(summary) + whereabouts(summary)
     odd = {key: summary[key] for key in ("repeated", "duplicates", "refused", "lost_updates") if summary[key]}
     if odd:
         found.append(("failures met", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in odd.items())))
@@ -221,6 +221,24 @@ def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("held-out loss", f"{summary['loss']:.4f}"))
     if summary["accuracy"] is not None:
         found.append(("held-out accuracy", f"{summary['accuracy']:.4f}"))
+    return found
+
+
+def whereabouts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the time went, and the busiest link."""
+    found = []
+    for kind in ("replica", "shard"):
+        states = (summary["accounts"] or {"by_kind": {}})["by_kind"].get(kind, {})
+        told = [
+            f"{state.replace('_', ' ')} {share:.0%}" for state, share in sorted(states.items(), key=lambda one: -one[1]) if share >= 0.005
+        ]
+        if told:
+            found.append((f"time of {kind}s", ", ".join(told)))
+    if summary["links"]:
+        busiest = summary["links"][0]
+        found.append(
+            ("busiest link", f"{busiest['link']}, {busiest['utilisation']:.0%} used, {busiest['busiest_utilisation']:.0%} at most")
+        )
     return found
 
 
