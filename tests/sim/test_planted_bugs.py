@@ -243,7 +243,7 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (repeat_without_counting, {"kinds": ("crash", "loss"), "durabilities": ("log",), "shards": 1}, 1500, "counted once"),
     (take_a_mirror_for_full, {"kinds": ("crash", "slowdown"), "durabilities": ("mirror",)}, 400, "restored what was durable"),
     (forget_who_is_who, {"kinds": ("crash",)}, 400, "lives are granted once"),
-    (let_the_outlived_push, {"kinds": ("pause", "loss", "crash")}, 400, "outlived"),
+    (let_the_outlived_push, {"kinds": ("pause", "loss", "crash")}, 1500, "outlived"),
 ]
 """Each with what is drawn, within how many schedules it is caught at the latest, and what is found.
 
