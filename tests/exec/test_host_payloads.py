@@ -124,8 +124,9 @@ async def test_nothing_is_left_after_closing() -> None:
         assert segments() > before[0]
     assert torch.equal(held, torch.ones(COUNT))
     del held, it
-    gc.collect()  # of calls that have ended, some are only found by their cycles
-    assert (segments(), mapped()) == before
+    async with asyncio.timeout(WITHIN_S):  # a thread of gRPC's may still hold the last request
+        while (segments(), mapped()) != before:
+            await asyncio.sleep(0.01)
 
 
 @real
