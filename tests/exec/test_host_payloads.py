@@ -125,7 +125,7 @@ async def test_nothing_is_left_after_closing() -> None:
     assert torch.equal(held, torch.ones(COUNT))
     del held, it
     async with asyncio.timeout(WITHIN_S):  # a thread of gRPC's may still hold the last request
-        while (segments(), mapped()) != before:
+        while (segments(), mapped()) != before:  # noqa: ASYNC110  nobody says when it lets go
             await asyncio.sleep(0.01)
 
 
