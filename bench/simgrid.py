@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import click
 
 from core.chance import stream
+from core.journal import Journal
 from scenarios.distributions import constant
 from scenarios.network import Network, Racks
 from scenarios.topology import star, wire
@@ -139,6 +140,8 @@ class Parcel(Message):
     def __call__(self) -> None:
         if (self.waits or not self.destination.up) and not self.traffic.network.is_there(self):
             return
+        if self.traffic.record is not None:
+            self.traffic.record("counted", self.destination.name, 1, self.nbytes)
         self.then()
 
 
@@ -206,8 +209,11 @@ class Sender:
 class Traffic:
     """A case on the simulator's own network, without protocol."""
 
-    def __init__(self, case: Case, model: str) -> None:
+    def __init__(self, case: Case, model: str, journal: Journal | None = None) -> None:
+        """`journal`: gets a record of each message that arrives."""
         self.case, self.loop = case, SimLoop()  # type: ignore[abstract]
+        self.journal = journal
+        self.record = journal.recorder("traffic", 0, self.loop.now) if journal is not None else None
         self.network = MODELS[model](self.loop, case.wiring, constant(LATENCY_S))
         self.hosts = [Machine(name, 1.0, 1.0, 1.0) for name in case.machines]
         self.shards, self.slice_bytes = self.hosts[case.replicas :], PAYLOAD_BYTES / max(1, case.shards)
@@ -222,6 +228,8 @@ class Traffic:
         with rare_collections():
             began = time.process_time()
             self.loop.run()
+            if self.journal is not None:
+                self.journal.digest()
             return Outcome(self.loop.time(), time.process_time() - began, self.finished_s)
 
 
@@ -307,13 +315,15 @@ def main(names: tuple[str, ...], as_json: bool) -> None:
                     f"{told['simgrid_messages_per_s']:>10,}{told['ratio']:>8.2f}{told['bar']:>7.2f}",
                     flush=True,
                 )
-    largest = CASES["ps-1000x10"]()
+    largest = servers(1000, 10, 10, 0.0)
     for model in MODELS:
-        rate = round(largest.messages / Traffic(largest, model).run().cpu_s)
+        journal = Journal()
+        rate = round(largest.messages / Traffic(largest, model, journal).run().cpu_s)
+        told = {"case": largest.name, "network": model, "messages": largest.messages, "messages_per_s": rate, "digest": journal.digest()}
         print(
-            json.dumps({"case": largest.name, "network": model, "messages_per_s": rate})
+            json.dumps(told)
             if as_json
-            else f"{largest.name} on {model}: {rate:,} messages/s"
+            else f"{largest.name} on {model}, {largest.messages:,} messages, each in a journal: {rate:,} messages/s, digest {told['digest']}"
         )
 
 
