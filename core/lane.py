@@ -22,6 +22,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 1 / 16, 2.0
 """Of the deadline: the pause before the first repetition, doubled each time, and its limit."""
 
 
+async def ended(future: asyncio.Future[Any]) -> None:
+    """Wait until it has its result, or has failed.  `asyncio.wait` takes four times as long for one."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(_: asyncio.Future[Any]) -> None:
+        if not over.done():  # else whoever waits has been cancelled
+            over.set_result(None)
+
+    future.add_done_callback(end)
+    await over
+
+
 class Flight(Generic[R]):
     """One request on its way to one peer, repeated unchanged until it is answered.
 
@@ -56,7 +68,7 @@ class Flight(Generic[R]):
     async def arrival(self) -> R:
         """Wait for the reply, however often it takes."""
         while (reply := self.landed()) is None:
-            await asyncio.wait([self.future])
+            await ended(self.future)
         return reply
 
 
@@ -67,7 +79,7 @@ async def arrivals(flights: Sequence[Flight[R]]) -> list[R]:
     alone is woken once, for replies mostly come in the order of the requests.
     """
     while waiting := [flight for flight in flights if flight.landed() is None]:
-        await asyncio.wait([waiting[-1].future])
+        await ended(waiting[-1].future)
     return [reply for flight in flights if (reply := flight.landed()) is not None]
 
 
@@ -123,7 +135,7 @@ class Lane:
     async def fetched(self) -> None:
         """Wait until the fetch in flight has landed and is installed."""
         while self._fetching is not None:
-            await asyncio.wait([self._fetching.future])
+            await ended(self._fetching.future)
             self.install()
 
     def install(self) -> None:
@@ -178,7 +190,7 @@ class Lane:
         """Push what has accrued, and wait until the shard has it."""
         self.push()
         while self._pushing is not None:
-            await asyncio.wait([self._pushing.future])
+            await ended(self._pushing.future)
             self.push()
 
     def settle(self) -> None:
@@ -201,8 +213,8 @@ class Lane:
     async def catch_up(self, limit: int) -> None:
         """Wait until this lane is no longer behind."""
         while self._pushing is not None and self.gradients >= limit and not self.finished:
-            await asyncio.wait([self._pushing.future])
+            await ended(self._pushing.future)
             self.push()
         while self._fetching is not None and self.steps_since_fetch >= limit and not self.finished:
-            await asyncio.wait([self._fetching.future])
+            await ended(self._fetching.future)
             self.install()

@@ -86,6 +86,8 @@ class Link:
 
     def carried(self, now: float) -> float:
         """Bytes so far, those of transfers in progress included."""
+        if not self.crowd:
+            return self.carried_bytes
         under_way = [flow.nbytes - left(flow, now) for flows in (self.members, self.others) for flow in flows]
         return self.carried_bytes + math.fsum(under_way)
 

@@ -21,7 +21,7 @@ from scenarios.plan import roles
 from sim.device import Machine
 from sim.host import Host, Place
 from sim.loop import Future
-from sim.store import DiskStore
+from sim.store import DiskStore, size_of
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -43,10 +43,11 @@ class Ledger(Membership):
 
 
 class LedgerStore(DiskStore):
-    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write."""
+    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write.  It makes a new one each time, and lets go of it."""
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        return super().write(manifest, vectors | {"ledger": Phantom(len(json.dumps(manifest)), 1)})
+        ledger = vectors | {"ledger": Phantom(len(json.dumps(manifest)), 1)}
+        return self._begin(lambda: size_of(ledger), lambda: self.disk.keep(manifest, ledger))
 
 
 class Head:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 FIRST_STRETCH_S = 0.01
 STRETCHES = 256
 """Of a link, at most."""
-MANY_LINKS, STRETCHES_OF_MANY = 2000, 64
+MANY_LINKS, STRETCHES_OF_MANY = 2000, 32
+"""Of so many links, so few: they are all looked at for each stretch."""
 
 HEADER = ("link", "bytes_per_s", "bytes", "utilisation", "busiest_at_s", "busiest_for_s", "busiest_utilisation")
 
