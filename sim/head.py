@@ -21,7 +21,7 @@ from scenarios.plan import roles
 from sim.device import Machine
 from sim.host import Host, Place
 from sim.loop import Future
-from sim.store import DiskStore, size_of
+from sim.store import DiskStore
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -43,11 +43,11 @@ class Ledger(Membership):
 
 
 class LedgerStore(DiskStore):
-    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write.  It makes a new one each time, and lets go of it."""
+    """The supervisor's: what it keeps is its manifest, so that is what the disk has to write."""
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        ledger = vectors | {"ledger": Phantom(len(json.dumps(manifest)), 1)}
-        return self._begin(lambda: size_of(ledger), lambda: self.disk.keep(manifest, ledger))
+        ledger = json.dumps(manifest)
+        return self._write(ledger, manifest["position"], vectors | {"ledger": Phantom(len(ledger), 1)})
 
 
 class Head:

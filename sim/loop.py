@@ -362,7 +362,7 @@ def rare_collections() -> Iterator[None]:
     if next(_RUNS) % RUNS_BETWEEN_SWEEPS == 0:
         gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
+    gc.set_threshold(1_000_000, 50, 100)
     try:
         yield
     finally:

@@ -25,28 +25,35 @@ class Disk:
 
     life: int = 0
     """The life that may write."""
-    manifest: dict[str, Any] | None = None
+    text: str = "null"
+    """The manifest, as JSON."""
+    position: int = 0
+    """Of the last entry that the snapshot holds."""
     vectors: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     """After the snapshot, in order."""
 
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The reader's own."""
+        manifest: dict[str, Any] | None = json.loads(self.text)
+        return manifest
+
     def nbytes(self) -> int:
         return size_of(self.vectors) + length_of(self.entries)
 
-    def keep(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> None:
+    def keep(self, manifest: str, position: int, vectors: dict[str, Any]) -> None:
         """A new snapshot, of copies: from now on its maker may change what it is of."""
-        self.manifest, self.vectors = manifest, {name: vector.clone() for name, vector in vectors.items()}
-        self.entries = [entry for entry in self.entries if entry.number > manifest["position"]]
+        self.text, self.position = manifest, position
+        self.vectors = {name: vector.clone() for name, vector in vectors.items()}
+        self.entries = [entry for entry in self.entries if entry.number > position]
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Entries that follow those there are; a snapshot that was begun later may hold some of them already."""
-        position = self.manifest["position"] if self.manifest is not None else 0
-        self.entries += [copied(entry) for entry in entries if entry.number > position]
+        self.entries += [copied(entry) for entry in entries if entry.number > self.position]
 
     def kept(self) -> Kept:
-        return Kept(
-            json.loads(json.dumps(self.manifest)), {name: vector.clone() for name, vector in self.vectors.items()}, self.following()
-        )
+        return Kept(self.manifest, {name: vector.clone() for name, vector in self.vectors.items()}, self.following())
 
     def following(self) -> Iterator[Entry]:
         return (copied(entry) for entry in tuple(self.entries))
@@ -79,8 +86,11 @@ class DiskStore:
         return self._begin(self.disk.nbytes, self.disk.kept, writes=False)
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
-        told = json.loads(json.dumps(manifest))
-        return self._begin(lambda: size_of(vectors), lambda: self.disk.keep(told, vectors))
+        return self._write(json.dumps(manifest), manifest["position"], vectors)
+
+    def _write(self, manifest: str, position: int, vectors: dict[str, Any]) -> Future:
+        """The vectors alone weigh anything."""
+        return self._begin(lambda: size_of(vectors), lambda: self.disk.keep(manifest, position, vectors))
 
     def append(self, entries: Sequence[Entry]) -> Future:
         return self._begin(lambda: length_of(entries), lambda: self.disk.add(entries))

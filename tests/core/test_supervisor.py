@@ -29,8 +29,8 @@ class Slow(DiskStore):
     """Takes so long to write whatever it is."""
 
     def write(self, manifest: dict[str, Any], vectors: dict[str, Any]) -> Any:
-        json.dumps(manifest)
-        return self._begin(lambda: 3, lambda: self.disk.keep(json.loads(json.dumps(manifest)), vectors))
+        text = json.dumps(manifest)
+        return self._begin(lambda: 3, lambda: self.disk.keep(text, manifest["position"], vectors))
 
 
 @dataclass

@@ -7,6 +7,7 @@ played on the right code, which must pass them all.  Draws are the same every ti
 from __future__ import annotations
 
 import contextvars
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -160,7 +161,7 @@ def call_it_durable_at_once(patch: pytest.MonkeyPatch) -> None:
 
     def early(self: DiskStore, manifest: dict[str, Any], vectors: dict[str, Any]) -> Future:
         if vectors and self.life.up:
-            self.disk.keep(dict(manifest), vectors)
+            self.disk.keep(json.dumps(manifest), manifest["position"], vectors)
         return write(self, manifest, vectors)
 
     patch.setattr(DiskStore, "write", early)
