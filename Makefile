@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check hunt hunt-sandblaster slow bench kills wire clean
+.PHONY: run test check hunt hunt-sandblaster slow bench figures kills wire clean
 
 run: $(READY)
 	$(BIN)/simctl run scenarios/quickstart.toml
@@ -36,6 +36,13 @@ bench: $(READY)
 	$(BIN)/python bench/straggler.py
 	$(BIN)/python bench/backup.py
 	$(BIN)/python bench/lbfgs.py
+	$(BIN)/python -m bench.simgrid
+	$(BIN)/python -m bench.staleness
+	$(BIN)/python -m bench.scale
+
+figures: $(READY)  ## figures 4 and 5 of the paper in kind: a quarter of an hour, and more
+	$(BIN)/python -m bench.figure4
+	$(BIN)/python -m bench.figure5
 
 kills: $(READY)  ## kill -9 of every process of a real job in turn, with each durability: half an hour
 	$(BIN)/python -m bench.kills

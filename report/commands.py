@@ -53,7 +53,12 @@ def finish(
     if findings is not None:
         from report.page import write_report
 
-        write_report(folder, findings())
+        try:
+            write_report(folder, findings())
+        except KeyboardInterrupt:
+            folder.write_summary(summary | {"report": None})
+            click.echo(f"interrupted while the report was written; everything else is in {folder.path}", err=True)
+            sys.exit(exits.Exit.INTERRUPTED)
     if as_json:
         click.echo(json.dumps(summary))
     else:
