@@ -39,6 +39,9 @@ PARAMETERS = 12_000
 STEP_MS = 50
 """One minibatch on a healthy machine.  A shard's slice of 48 kB takes 5 ms on a NIC of 10 MB/s and 1.5 ms to apply."""
 
+SAMPLES = 15
+"""Of which a fifth is held out: a pass over the others is as long as a dozen minibatches."""
+
 LONGEST_MS = 2000
 """Of a fault; as long as a middling job, and several deadlines."""
 
@@ -162,6 +165,7 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
         "seed": draw(st.integers(0, 1000)),
         "numerics": numerics,
         "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
+        **({"data": {"source": "synthetic", "samples": SAMPLES}} if numerics == "timing" and "portions" in protocol else {}),
         "protocol": protocol,
         "cluster": {
             "machines": machines,

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from core import chance
 from scenarios.load import load
 from sim.run import simulate
+from sim.strategies import tables, toml
 
 TIMING = """
 name = "timing"
@@ -96,6 +99,26 @@ def test_timing_and_real_have_one_digest_each_whatever_the_process_and_its_hash_
     assert [process.returncode for process in processes] == [0, 0]
     assert [*here, *there] == [here[0]] * 4
     assert here[0][0] != here[0][1]
+
+
+def test_two_hundred_random_scenarios_have_their_digests_again_in_another_process(file: Any) -> None:
+    drawn: list[str] = []
+
+    @settings(max_examples=200, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
+    @given(st.one_of([tables(kind=kind) for kind in ("downpour", "sandblaster", "mapreduce", "sync")]))
+    def draw(tables: Any) -> None:
+        drawn.append(toml(tables))
+
+    draw()
+    files = [file(text, f"{number}.toml") for number, text in enumerate(drawn)]
+    with subprocess.Popen(
+        [sys.executable, "-c", DIGESTS, *files], env=os.environ | {"PYTHONHASHSEED": "3"}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        here = [simulate(load(one)).journal.digest() for one in files]
+        there = process.communicate()[0].split()
+    assert here == there
+    assert len(here) == 200
+    assert len(set(here)) > 100, "many that differ"
 
 
 def test_another_seed_is_another_run(file: Any) -> None:
