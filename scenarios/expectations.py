@@ -37,6 +37,12 @@ SUMMARY: dict[str, str] = {
 }  # fmt: skip
 """Every key of a summary, and what is there: a number, text, a table of known keys, or a table that only the run can fill."""
 
+BITES = (
+    "callbacks held", "calls cut off", "computations lost", "computing seconds lost", "disk seconds lost", "drained", "messages", "processes",
+    "readings", "seconds down", "seconds down, still", "updates lost", "writes failed",
+)  # fmt: skip
+"""What a simulated fault may have bitten; its record holds those that it did."""
+
 LEARNT = ("loss", "accuracy", "training_loss")
 """Which a run that is timing only has none of."""
 
@@ -129,6 +135,8 @@ def look_up(summary: Mapping[str, Any], metric: str) -> tuple[float | None, str]
     path: list[str] = []
     for part in metric.split("."):
         keys = list(value) if isinstance(value, Mapping) else list(map(str, range(len(value)))) if isinstance(value, list) else []
+        if part in BITES and part not in keys and path[-1:] == ["bit"]:
+            return 0, ""
         if part not in keys:
             where = ".".join(path) or "the summary"
             return None, f"nothing is at {part!r} of {where}{nearest(part, keys)}" + (f"; there: {some(keys)}" if keys else "")

@@ -60,6 +60,12 @@ def test_a_metric_that_the_run_has_no_number_of_fails() -> None:
     assert (judged["met"], judged["found"]) == (False, None)
 
 
+def test_what_a_fault_did_not_bite_is_none_of_it_and_a_word_that_no_fault_has_fails() -> None:
+    assert met("faults.0.bit.messages", at_most=0)
+    assert not met("faults.0.bit.messages", at_least=1)
+    assert not met("faults.0.bit.message", at_most=0)
+
+
 def test_a_metric_that_the_run_does_not_know_fails_and_names_the_nearest() -> None:
     judged = Expectation(metric="pushes_by_replica.replica/33", at_least=1).judge(FOUND)
     assert not judged["met"]

@@ -15,6 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from core import chance
+from scenarios.expectations import BITES
 from scenarios.load import load
 from sim.run import simulate
 from sim.strategies import tables, toml
@@ -101,7 +102,7 @@ def test_timing_and_real_have_one_digest_each_whatever_the_process_and_its_hash_
     assert here[0][0] != here[0][1]
 
 
-def test_two_hundred_random_scenarios_have_their_digests_again_in_another_process(file: Any) -> None:
+def test_two_hundred_random_scenarios_have_their_digests_again_in_another_process_and_bite_what_has_a_name(file: Any) -> None:
     drawn: list[str] = []
 
     @settings(max_examples=200, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
@@ -114,9 +115,11 @@ def test_two_hundred_random_scenarios_have_their_digests_again_in_another_proces
     with subprocess.Popen(
         [sys.executable, "-c", DIGESTS, *files], env=os.environ | {"PYTHONHASHSEED": "3"}, stdout=subprocess.PIPE, text=True
     ) as process:
-        here = [simulate(load(one)).journal.digest() for one in files]
+        runs = [simulate(load(one)) for one in files]
         there = process.communicate()[0].split()
+    here = [run.journal.digest() for run in runs]
     assert here == there
+    assert {what for run in runs for fault in run.summary()["faults"] for what in fault["bit"]} <= set(BITES)
     assert len(here) == 200
     assert len(set(here)) > 100, "many that differ"
 
