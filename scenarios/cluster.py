@@ -6,16 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from scenarios.distributions import Durations, constant
-from scenarios.table import NotNegative, Table
+from scenarios.distributions import Durations, Lasting, constant
+from scenarios.table import Table
 from scenarios.units import Bandwidth, Speed, bandwidth, quantity, size
+
+Sigma = Annotated[float, Field(ge=0, le=3)]
+"""With 3, one machine in a hundred is a thousand times as fast as the median, and one as slow."""
 
 
 class SpeedSpread(Table):
     """Static speed of each machine, lognormal about the median."""
 
     median: Speed
-    sigma: NotNegative = 0.0
+    sigma: Sigma = 0.0
 
 
 def spread(value: Any) -> Any:
@@ -25,14 +28,14 @@ def spread(value: Any) -> Any:
 class Jitter(Table):
     """Noise of each task, lognormal with mean 1."""
 
-    sigma: NotNegative = 0.0
+    sigma: Sigma = 0.0
 
 
 class SlowEpisodes(Table):
     """Each machine by itself is now and then slower for a while: on and off by turns, beginning with off."""
 
-    every: Durations
-    for_: Annotated[Durations, Field(alias="for")]
+    every: Lasting
+    for_: Annotated[Lasting, Field(alias="for")]
     factor: Annotated[float, Field(gt=1, allow_inf_nan=False)]
 
 

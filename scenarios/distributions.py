@@ -19,7 +19,7 @@ import random
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from scenarios.table import NotNegative, Positive, Table
 from scenarios.units import Duration, PositiveDuration, duration
@@ -193,6 +193,16 @@ def distribution(value: Any) -> Any:
 
 
 Durations = Annotated[Distribution, BeforeValidator(distribution)]
+
+
+def lasting(value: Distribution) -> Distribution:
+    if value.mean_s <= 0:
+        raise ValueError("must be more than 0 s on average")
+    return value
+
+
+Lasting = Annotated[Durations, AfterValidator(lasting)]
+"""For what takes turns, which would never end in an instant."""
 
 
 def constant(seconds: float) -> Distribution:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from scenarios.distributions import Distribution, Durations
+from scenarios.distributions import Distribution, Durations, Lasting
 from scenarios.table import Positive, Probability, Table
 from scenarios.units import Duration, PositiveDuration, Share, SignedDuration
 
@@ -158,8 +158,8 @@ class Degraded(OfMessages):
 class Flapping(Table):
     """Cut for `down`, whole for `up`, and so on."""
 
-    up: Durations
-    down: Durations
+    up: Lasting
+    down: Lasting
 
 
 class Cut(OfMessages):

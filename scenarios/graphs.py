@@ -58,7 +58,10 @@ def read(file: str) -> Any:
     except (ValueError, LookupError, TypeError, AttributeError, SyntaxError, nx.NetworkXException) as error:  # of XML: SyntaxError
         said = f"{type(error).__name__}: {error}"
         raise Unwired([(FILE, f"{file!r} cannot be read as a graph: {said}; allowed: GraphML, or node-link JSON")]) from None
-    if found.is_multigraph():
+    if found.is_multigraph():  # as every node-link file is read that does not say otherwise
+        simple = (nx.DiGraph if found.is_directed() else nx.Graph)(found)
+        if simple.number_of_edges() == found.number_of_edges():
+            return simple
         raise Unwired([(FILE, f"{file!r} has parallel edges; allowed: one between two nodes, as wide as all of them together")])
     return found
 

@@ -54,6 +54,7 @@ def run(
         from report.folder import RunFolder
         from report.trace import TraceWriter
         from scenarios.load import load
+        from sim import repeat
         from sim.run import Run, prepare
 
         scenario = load(file, overrides)
@@ -77,14 +78,14 @@ def run(
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
         if run.save_model(folder.model):
             summary["model"] = str(folder.model)
-        if shuffle_ties and not interrupted:
-            from sim.repeat import spreads
-
-            summary["ties"] = [spread._asdict() for spread in spreads(file, overrides, summary, shuffle_ties)]
-        if twice and not interrupted:
-            from sim import repeat
-
-            summary["twice"] = repeat.twice(file, overrides, folder.journal)
+        try:
+            if shuffle_ties and not interrupted:
+                summary["ties"] = [spread._asdict() for spread in repeat.spreads(file, overrides, summary, shuffle_ties)]
+            if twice and not interrupted:
+                summary["twice"] = repeat.twice(file, overrides, folder.journal)
+        except KeyboardInterrupt:
+            summary["status"] = "interrupted"
+            summary["notes"] = [*summary["notes"], "this run came to its end; running it again was interrupted"]
         gc.freeze()  # the cluster is never looked through again: with ten thousand machines that takes ten seconds at the end
         finish(
             summary,
@@ -98,13 +99,16 @@ def run(
 @main.command()
 @scenario_arguments
 def check(file: str, overrides: tuple[str, ...]) -> None:
-    """Say whether a scenario is right, and every mistake in it if not."""
+    """Say whether a scenario is right and fits the memory of its machines, and every mistake in it if not."""
     from report.exits import clear_errors
 
     with clear_errors():
         from scenarios.load import load
+        from scenarios.memory import check_declared
+        from scenarios.plan import plan
 
         scenario = load(file, overrides)
+        check_declared(plan(scenario, real=False))
         protocol = scenario.protocol
         remarks = on_the_log(scenario) if protocol.durability == "log" else []
         click.echo(

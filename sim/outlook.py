@@ -110,7 +110,7 @@ class Outlook:
             self._changes, self._since_s = changes, now
         elif now > self._since_s:
             missing = "; ".join(filter(None, (cluster.head.missing(), told)))
-            cluster.head.conclude(f"no update since {self._since_s:g} s; {missing}")
+            cluster.head.conclude(f"no shard that is up has more updates than at {self._since_s:g} s; {missing}")
         self.begin()
 
     def somebody_is_gone(self) -> None:

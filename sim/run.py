@@ -89,10 +89,11 @@ class Run:
         """What happened so far."""
         cluster, failed = self.cluster, self.cluster.failed
         finished_at = self.tally.finished_at()
+        seconds = finished_at if finished_at is not None and not failed else self.loop.time()
         return summarise(
             self.scenario, "sim", self.tally,
             **({"status": "interrupted", "reason": "Ctrl-C"} if interrupted else {"status": "failed", "reason": failed} if failed else {}),
-            seconds=round(finished_at if finished_at is not None and not failed else self.loop.time(), 9),
+            seconds=round(seconds, 9),
             wall_seconds=round(time.monotonic() - self.began, 3),
             messages=cluster.network.messages,
             bytes=int(cluster.network.bytes),
@@ -100,7 +101,7 @@ class Run:
             lost_updates=self.tally.events["applied"] - cluster.toll.surviving(),
             faults=cluster.report_faults(),
             accounts=self.accounts(),
-            goodput=self.goodput(),
+            goodput=self.goodput(seconds),
             links=sorted(cluster.usage.rows(), key=lambda row: (-row["utilisation"], row["link"]))[:BUSIEST_LINKS],
             waits=[wait.to_json() for wait in waits(cluster)] if interrupted or failed else [],
             notes=[*not_honoured(self.scenario, "sim"), *cluster.network.notes()],
@@ -114,8 +115,8 @@ class Run:
         by_kind = {kind: shares(spent for role, spent in accounts.roles.items() if role_kind(role) == kind) for kind in kinds}
         return {"states": list(NAMES), "by_kind": by_kind}
 
-    def goodput(self) -> dict[str, float]:
-        """Samples a second that the job has learnt from; replicas' share of time that went into computing, and what part of that was in vain."""
+    def goodput(self, seconds: float) -> dict[str, float]:
+        """Samples a second that the job has learnt from, in so many; replicas' share of time that went into computing, and what part of that was in vain."""
         accounts, portions = self.cluster.settle(), self.tally.portions
         replicas = [spent for role, spent in accounts.roles.items() if role_kind(role) == "replica"]
         whole_s, computed = sum(map(sum, replicas)), sum(accounts.samples.values())
@@ -126,7 +127,7 @@ class Run:
             shards = [shard.samples for shared in self.plan.job.shards if (shard := self.cluster.shard(shared.name)) is not None]
             counted = min(computed, sum(shards) / len(shards)) if shards else 0
         return {
-            "samples_per_s": round(counted / self.loop.time(), 3) if computed else 0.0,
+            "samples_per_s": round(counted / seconds, 3) if computed and seconds else 0.0,
             "computing": round(computing_s / whole_s, 6) if whole_s else 0.0,
             "in_vain": round(1 - counted / computed, 6) if computed else 0.0,
         }

@@ -1,13 +1,13 @@
 """How much of each link was used, and when it was busiest.
 
 Links are looked at now and then, never for each message: after every stretch of time, and stretches get longer by themselves, two into
-one, so that a run of any length has some hundred of them.  Under `latency` and `fifo` bytes count when they are sent, so a moment may show
-more than the link carries; under `fair` they count as they flow.
+one, so that a run of any length has some hundred of them.  Under `latency` and `fifo` bytes count when they are sent; what a
+link cannot have carried yet is put off to the stretches after, as it is for the packets that `fair` does not queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sim.loop import Event
@@ -63,17 +63,34 @@ class Usage(Event):
         now = self._loop.env.now
         begun_s = len(self._stretches) * self.stretch_s
         last = [link.carried(now) - before for link, before in zip(self._links, self._seen, strict=True)]
-        stretches = self._stretches + ([last] if now > begun_s else [])
+        stretches, lasts = list(self._stretches), [self.stretch_s] * len(self._stretches)
+        if now - begun_s > self.stretch_s / 2 or (not stretches and now > 0):
+            stretches.append(last)
+            lasts.append(now - begun_s)
+        elif stretches:  # too short to say anything by itself
+            stretches[-1] = [a + b for a, b in zip(stretches[-1], last, strict=True)]
+            lasts[-1] += max(0.0, now - begun_s)
+        else:
+            return
         for number, (link, capacity) in enumerate(zip(self._links, self._capacities, strict=True)):
             nbytes = self._seen[number] + last[number]
             if nbytes <= 0:
                 continue
-            used = [stretch[number] for stretch in stretches]
-            lasts = [self.stretch_s] * len(self._stretches) + [now - begun_s] * (len(stretches) - len(self._stretches))
+            used = list(carried_by((stretch[number] for stretch in stretches), [capacity * lasting for lasting in lasts]))
             rates = [carried / lasting for carried, lasting in zip(used, lasts, strict=True)]
             busiest = max(range(len(rates)), key=rates.__getitem__)
             values = (
-                link.name, capacity, round(nbytes), round(nbytes / (capacity * now), 6), round(busiest * self.stretch_s, 9),
+                link.name, capacity, round(nbytes), round(sum(used) / (capacity * now), 6), round(busiest * self.stretch_s, 9),
                 round(lasts[busiest], 9), round(rates[busiest] / capacity, 6),
             )  # fmt: skip
             yield dict(zip(HEADER, values, strict=True))
+
+
+def carried_by(given: Iterable[float], room: Iterable[float]) -> Iterator[float]:
+    """Bytes that a link carried in each stretch: what it was given, as far as there was room, and later what it then could not."""
+    backlog = 0.0
+    for nbytes, most in zip(given, room, strict=True):
+        backlog += nbytes
+        through = min(backlog, most)
+        backlog -= through
+        yield through

@@ -180,6 +180,18 @@ def test_any_graph_will_do(tmp_path: Path, name: str) -> None:
     assert set(graph.attachments["machine/2"]) == {"machine/2 > right", "right > machine/2"}
 
 
+def test_a_node_link_file_may_say_no_more_than_nodes_and_links(tmp_path: Path) -> None:
+    links = [{"source": f"machine/{number}", "target": "switch", "bandwidth": "1 Gbit/s"} for number in range(3)]
+    data = {"nodes": [{"id": name} for name in ("machine/0", "machine/1", "machine/2", "switch")], "links": links}
+    file = tmp_path / "net.json"
+    file.write_text(json.dumps(data), encoding="utf-8")
+    assert wired(3, topology={"kind": "graph", "file": str(file)}).route("machine/0", "machine/2") == (
+        "machine/0 > switch", "switch > machine/2"
+    )  # fmt: skip
+    file.write_text(json.dumps(data | {"links": [*links, links[0]]}), encoding="utf-8")
+    assert "parallel edges" in mistakes(3, topology={"kind": "graph", "file": str(file)})["network.topology.file"]
+
+
 def test_nodes_may_have_names_of_their_own_and_a_head_that_is_no_node_is_at_the_largest_switch(tmp_path: Path) -> None:
     graph = nx.Graph()
     for number in range(3):
