@@ -233,7 +233,7 @@ PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
     (forget_the_incarnation, {"kinds": ("crash",)}, 400, "acknowledged was applied"),
     (take_silence_for_success, {"kinds": ("loss", "cut")}, 400, "acknowledged"),
     (drop_a_retry, {"kinds": ("loss", "crash")}, 400, "nothing skipped"),
-    (never_retry, {"kinds": ("loss", "cut")}, 400, "failed: no update"),
+    (never_retry, {"kinds": ("loss", "cut")}, 400, "failed: no shard that is up has more updates"),
     (acknowledge_before_applying, {"kinds": ("crash",)}, 400, "acknowledged was applied"),
     (publish_the_live_buffer, {}, 400, "staleness"),
     (let_the_dead_act, {"kinds": ("crash",)}, 400, "applied was pushed"),
