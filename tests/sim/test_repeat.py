@@ -30,9 +30,9 @@ speed = "1 MFLOP/s"
 NETWORK = """
 import torch
 def network():
-    return torch.nn.Linear(8, 2 + hash("whatever Python makes of this today") % 1000)
+    return torch.nn.Linear(1, 2 + hash("whatever Python makes of this today") % 1_000_000)
 def data():
-    return torch.zeros(100, 8), torch.zeros(100, dtype=torch.long)
+    return torch.zeros(100, 1), torch.zeros(100, dtype=torch.long)
 """
 
 
