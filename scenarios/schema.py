@@ -61,6 +61,10 @@ class Model(Table):
     cost: Annotated[DeclaredCost | None, BeforeValidator(declared)] = None
     start: str | None = None
     """A .safetensors file to begin from."""
+    partitions: PositiveInt = 1
+    """Machines of a replica, over which the model is split."""
+    placement: Literal["balanced", "metis", "search"] | dict[str, int | Annotated[tuple[int, ...], Field(strict=False)]] = "balanced"
+    """Who decides which machine of a replica has which part; or, by hand, the machine of each layer, or one for each part of it."""
 
 
 class Data(Table):

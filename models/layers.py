@@ -1,0 +1,511 @@
+"""The kinds of layers that come with us: what each computes, how it is split, and what a part of it needs.
+
+Torch is imported where something is computed, and nowhere else: the simulator's timing-only runs need sizes alone.
+Outputs of one sample are (units,) or (channels, height, width).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from core.boxes import Box, Shape, extent, intervals, slices, tiles, volume, whole
+from core.graph import GraphError, Layer, Part, Setting, shape_told
+
+TINY = 1e-6
+"""Under square roots, so that they have a slope at nothing."""
+
+
+def one_input(inputs: tuple[Shape, ...]) -> Shape:
+    if len(inputs) != 1:
+        raise GraphError(f"{len(inputs)} inputs; it takes one")
+    return inputs[0]
+
+
+def image(inputs: tuple[Shape, ...]) -> Shape:
+    shape = one_input(inputs)
+    if len(shape) != 3:
+        raise GraphError(f"it takes channels x height x width, not {shape_told(shape)}")
+    return shape
+
+
+def window_steps(size: int, window: int, stride: int, padding: int = 0) -> int:
+    """How many places a window has along one side.  Raises GraphError if it has none."""
+    if size + 2 * padding < window:
+        raise GraphError(f"a window of {window} does not fit into {size}" + (f" and a padding of {padding}" if padding else ""))
+    return (size + 2 * padding - window) // stride + 1
+
+
+def windows_need(interval: tuple[int, int], size: int, window: int, stride: int, padding: int = 0) -> tuple[int, int]:
+    """What windows at these places see of a side, its padding apart."""
+    begin, end = interval
+    return max(0, begin * stride - padding), min(size, (end - 1) * stride + window - padding)
+
+
+def padding_left(interval: tuple[int, int], size: int, window: int, stride: int, padding: int) -> tuple[int, int]:
+    """How much of the padding they see before and behind it."""
+    begin, end = interval
+    return max(0, padding - begin * stride), max(0, (end - 1) * stride + window - padding - size)
+
+
+@dataclass(frozen=True)
+class Source(Layer):
+    """What comes with the minibatch: the inputs, or the targets."""
+
+    source: ClassVar[bool] = True
+    of: Shape
+    what: Literal["inputs", "targets"] = "inputs"
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        if inputs:
+            raise GraphError("it comes with the minibatch and takes nothing")
+        return self.of
+
+
+class Pointwise(Layer):
+    """Each output needs the inputs at its own place, and is split as they are: an image into tiles, all else by its first dimension."""
+
+    def most_parts(self, at: Setting) -> int:
+        return math.prod(at.output[-2:]) if len(at.output) == 3 else at.output[0] if at.output else 1
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        if len(at.output) == 3:
+            return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
+        return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return (box,) * len(at.inputs)
+
+
+@dataclass(frozen=True)
+class Elementwise(Pointwise):
+    """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called."""
+
+    function: str | Callable[[Any], Any]
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        return one_input(inputs)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        if callable(self.function):
+            return self.function(inputs[0])
+        import torch
+
+        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(inputs[0])
+
+
+@dataclass(frozen=True)
+class Add(Pointwise):
+    """The sum of its inputs, which are of one shape."""
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        if len(set(inputs)) != 1:
+            raise GraphError("its inputs must be of one shape")
+        return inputs[0]
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return sum(inputs[1:], start=inputs[0])
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """Fully connected, split by output units: each part needs all inputs, of whatever shape."""
+
+    units: int
+    bias: bool = True
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        one_input(inputs)
+        return (self.units,)
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        found: dict[str, Shape] = {"weight": (self.units, math.prod(at.inputs[0]))}
+        return found | ({"bias": (self.units,)} if self.bias else {})
+
+    def most_parts(self, at: Setting) -> int:  # noqa: ARG002
+        return self.units
+
+    def split(self, at: Setting, parts: int) -> list[Box]:  # noqa: ARG002
+        return [(units,) for units in intervals(self.units, parts)]
+
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
+        found: dict[str, Box] = {"weight": (box[0], (0, math.prod(at.inputs[0])))}
+        return found | ({"bias": box} if self.bias else {})
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return 2.0 * math.prod(at.inputs[0]) * volume(box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        from torch.nn.functional import linear
+
+        return linear(inputs[0].flatten(1), weights["weight"], weights.get("bias"))
+
+
+class Tiled(Layer):
+    """A window that moves over an image; split into tiles, each of which needs what its windows see: itself and a halo."""
+
+    window: int
+    stride: int
+    padding: int
+
+    def channels(self, given: int) -> int:
+        """Of the output."""
+        return given
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        channels, height, width = image(inputs)
+        steps = (window_steps(size, self.window, self.stride, self.padding) for size in (height, width))
+        return (self.channels(channels), *steps)
+
+    def most_parts(self, at: Setting) -> int:
+        return math.prod(at.output[1:])
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        channels, *sides = at.inputs[0]
+        seen = (windows_need(side, size, self.window, self.stride, self.padding) for side, size in zip(box[1:], sides, strict=True))
+        return (((0, channels), *seen),)
+
+    def padded(self, tile: Any, part: Part, value: float = 0.0) -> Any:
+        """A tile with what it sees of the padding."""
+        rows, columns = (
+            padding_left(side, size, self.window, self.stride, self.padding)
+            for side, size in zip(part.box[1:], part.at.inputs[0][1:], strict=True)
+        )
+        if not any((*rows, *columns)):
+            return tile
+        from torch.nn.functional import pad
+
+        return pad(tile, (*columns, *rows), value=value)
+
+    def fan_in(self, at: Setting) -> int:
+        return int(at.inputs[0][0]) * self.window**2
+
+
+@dataclass(frozen=True)
+class LocallyConnected(Tiled):
+    """Filters that are not shared: each place of the image has its own (paper, section 5: 10 x 10 patches).
+
+    Parameters lie by place, so that a tile owns those of its places and nobody else needs them.
+    """
+
+    filters: int
+    window: int
+    stride: int = 1
+    padding: int = 0
+    bias: bool = True
+
+    def channels(self, given: int) -> int:  # noqa: ARG002
+        return self.filters
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        places = at.output[1:]
+        found: dict[str, Shape] = {"weight": (*places, self.filters, at.inputs[0][0] * self.window**2)}
+        return found | ({"bias": (*places, self.filters)} if self.bias else {})
+
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
+        found: dict[str, Box] = {"weight": (*box[1:], (0, self.filters), (0, at.inputs[0][0] * self.window**2))}
+        return found | ({"bias": (*box[1:], (0, self.filters))} if self.bias else {})
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return 2.0 * at.inputs[0][0] * self.window**2 * volume(box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        filters, rows, columns = extent(part.box)
+        seen = self.padded(inputs[0], part)
+        seen = seen.unfold(2, self.window, self.stride).unfold(3, self.window, self.stride)  # samples, channels, rows, columns, patch
+        patches = seen.permute(2, 3, 0, 1, 4, 5).reshape(rows * columns, len(inputs[0]), -1)
+        found = patches @ weights["weight"].reshape(rows * columns, filters, -1).transpose(1, 2)
+        if self.bias:
+            found = found + weights["bias"].reshape(rows * columns, 1, filters)
+        return found.reshape(rows, columns, -1, filters).permute(2, 3, 0, 1)
+
+
+@dataclass(frozen=True)
+class Convolution(Tiled):
+    """Filters shared by all places.  Each tile needs all of them: they belong to the first machine that has one, and cross to the others."""
+
+    filters: int
+    window: int
+    stride: int = 1
+    padding: int = 0
+    bias: bool = True
+
+    def channels(self, given: int) -> int:  # noqa: ARG002
+        return self.filters
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        found: dict[str, Shape] = {"weight": (self.filters, at.inputs[0][0], self.window, self.window)}
+        return found | ({"bias": (self.filters,)} if self.bias else {})
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return 2.0 * at.inputs[0][0] * self.window**2 * volume(box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        from torch.nn.functional import conv2d
+
+        return conv2d(self.padded(inputs[0], part), weights["weight"], weights.get("bias"), self.stride)
+
+
+@dataclass(frozen=True)
+class Pool(Tiled):
+    """The greatest, the mean, or the root of the sum of squares ("l2": Le et al., ICML 2012) of each window of each channel."""
+
+    kind: Literal["max", "mean", "l2"]
+    window: int
+    stride: int
+    padding: int = 0
+
+    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+        return float(self.window**2 * volume(box)) * (2 if self.kind == "l2" else 1)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        from torch.nn.functional import avg_pool2d, max_pool2d
+
+        if self.kind == "max":
+            return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride)
+        seen = self.padded(inputs[0], part)
+        if self.kind == "mean":
+            return avg_pool2d(seen, self.window, self.stride)
+        return (avg_pool2d(seen * seen, self.window, self.stride) * self.window**2 + TINY).sqrt()
+
+
+@dataclass(frozen=True)
+class Contrast(Layer):
+    """Local contrast normalisation (Jarrett et al., ICCV 2009): what stands out from its surroundings, in units of how much these vary.
+
+        (x - mean) / sqrt(variance + epsilon), over all channels of a window of `window` x `window` around each place
+
+    Windows weigh all places alike (theirs are Gaussian), and at the border only those count that are in the image.
+    """
+
+    window: int = 5
+    epsilon: float = 0.01
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        if self.window % 2 == 0:
+            raise GraphError(f"a window of {self.window} has no middle; allowed: odd numbers")
+        return image(inputs)
+
+    def most_parts(self, at: Setting) -> int:
+        return math.prod(at.output[1:])
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        seen = (windows_need(side, size, self.window, 1, self.window // 2) for side, size in zip(box[1:], at.output[1:], strict=True))
+        return ((box[0], *seen),)
+
+    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+        return float(volume(box)) * (4 * self.window + 8)
+        # sums of x and of x squared, along rows and then along columns; and the normalisation
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        from torch import ones_like
+        from torch.nn.functional import avg_pool2d
+
+        seen, half = inputs[0], self.window // 2
+        here = (slice(None), slice(None), *slices(part.box, part.needs[0])[1:])
+
+        def around(values: Any) -> Any:
+            return avg_pool2d(values, self.window, 1, half)[here]
+
+        level = seen.mean(1, keepdim=True)
+        inside = around(ones_like(level))  # what part of each window is in the image
+        mean = around(level) / inside
+        variance = (around((seen * seen).mean(1, keepdim=True)) / inside - mean * mean).clamp_min(0.0)
+        return (seen[here] - mean) / (variance + self.epsilon).sqrt()
+
+
+@dataclass(frozen=True)
+class Normalised(Layer):
+    """Batch normalisation by the statistics of the minibatch, split by channels."""
+
+    epsilon: float = 1e-5
+    affine: bool = True
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        return one_input(inputs)
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        return {"weight": (at.output[0],), "bias": (at.output[0],)} if self.affine else {}
+
+    def initialise(self, at: Setting, name: str, tensor: Any) -> None:  # noqa: ARG002
+        tensor.fill_(1.0 if name == "weight" else 0.0)
+
+    def most_parts(self, at: Setting) -> int:
+        return at.output[0]
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:  # noqa: ARG002
+        return (box,)
+
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
+        return dict.fromkeys(self.weights(at), (box[0],))
+
+    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+        return 6.0 * volume(box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        from torch.nn.functional import batch_norm
+
+        return batch_norm(inputs[0], None, None, weights.get("weight"), weights.get("bias"), training=True, eps=self.epsilon)
+
+
+@dataclass(frozen=True)
+class Mean(Pointwise):
+    """Of each channel over the whole image; split by channels."""
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        return (image(inputs)[0],)
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return ((box[0], *whole(at.inputs[0][1:])),)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return float(volume(box) * math.prod(at.inputs[0][1:]))
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return inputs[0].mean((2, 3))
+
+
+@dataclass(frozen=True)
+class Whole(Layer):
+    """Whatever cannot be split: a function of the inputs and parameters, with the shapes that it was seen to have."""
+
+    output: Shape
+    parameters: tuple[tuple[str, Shape], ...]
+    function: Callable[[Sequence[Any], Mapping[str, Any]], Any]
+    operations: float = 0.0
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        return self.output
+
+    def weights(self, at: Setting) -> dict[str, Shape]:  # noqa: ARG002
+        return dict(self.parameters)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return self.operations or super().flops(at, box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return self.function(inputs, weights)
+
+
+# the loss
+
+
+class ByClasses(Layer):
+    """What a loss needs to know of some of the outputs: its own output is a row of `width` numbers for each part."""
+
+    width: ClassVar[int]
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if len(inputs) != 2:
+            raise GraphError("it takes outputs and targets")
+        return (parts, self.width)
+
+    def most_parts(self, at: Setting) -> int:
+        return at.inputs[0][0]
+
+    def split(self, at: Setting, parts: int) -> list[Box]:  # noqa: ARG002
+        return [((part, part + 1), (0, self.width)) for part in range(parts)]
+
+    def classes(self, at: Setting, box: Box) -> tuple[int, int]:
+        return intervals(at.inputs[0][0], at.output[0])[box[0][0]]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return ((self.classes(at, box), *whole(at.inputs[0][1:])), whole(at.inputs[1]))
+
+    def flops(self, at: Setting, box: Box) -> float:
+        begin, end = self.classes(at, box)
+        return 4.0 * (end - begin)
+
+
+@dataclass(frozen=True)
+class Softmax(ByClasses):
+    """Of some classes: the logarithm of their exponentials' sum, and the target's output if it is one of them."""
+
+    width: ClassVar[int] = 2
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        import torch
+
+        outputs, targets = inputs
+        begin, end = self.classes(part.at, part.box)
+        here = (targets >= begin) & (targets < end)
+        picked = outputs.gather(1, (targets.clamp(begin, end - 1) - begin).long().unsqueeze(1)).squeeze(1)
+        return torch.stack([outputs.logsumexp(1), picked * here], dim=1).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Logistic(ByClasses):
+    """Of some classes, one against all: the sum of their binary cross-entropies."""
+
+    width: ClassVar[int] = 1
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        outputs, targets = inputs
+        begin, end = self.classes(part.at, part.box)
+        wanted = (targets.unsqueeze(1) == torch.arange(begin, end, device=outputs.device)).to(outputs.dtype)
+        return binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1).reshape(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Squares(ByClasses):
+    """Of some outputs: the sum of the squares of what they are wrong by, over how many outputs there are in all."""
+
+    width: ClassVar[int] = 1
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        mine = (self.classes(at, box), *whole(at.inputs[0][1:]))
+        return (mine, mine)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        outputs, targets = inputs
+        return ((outputs - targets) ** 2).flatten(1).sum(1).reshape(-1, 1, 1) / math.prod(part.at.inputs[0])
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Layer):
+    """The loss of each sample, from what each part of a softmax says."""
+
+    loss: ClassVar[bool] = True
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        one_input(inputs)
+        return ()
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return inputs[0][:, :, 0].logsumexp(1) - inputs[0][:, :, 1].sum(1)
+
+
+@dataclass(frozen=True)
+class Total(Layer):
+    """The loss of each sample: the sum of what the parts say."""
+
+    loss: ClassVar[bool] = True
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        one_input(inputs)
+        return ()
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return inputs[0].flatten(1).sum(1)
+
+
+LOSSES: dict[str, tuple[type[ByClasses], type[Layer]]] = {
+    "cross-entropy": (Softmax, CrossEntropy),
+    "logistic": (Logistic, Total),
+    "mse": (Squares, Total),
+}
+"""By the name that a scenario gives it: what each part of the classes computes, and how that becomes the loss."""
