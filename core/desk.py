@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Protocol
 
 from core.coordination import Done, Task, Want
-from core.job import Job, role_kind
+from core.job import Job, role_kind, unit_of
 from core.messages import Finished, Refusal, Request, Sender
 from core.node import Node, Outcome
 from core.portions import Assignment, BundleId, Counters, Decision
@@ -73,7 +73,7 @@ class Desk:
             return Outcome(Finished(self.over))
         if request.done is not None:
             self.take(request.done, sender)
-        assignment = self.portions.give(sender.name, sender.incarnation) if self.portions is not None else None
+        assignment = self.portions.give(unit_of(sender.name), sender.incarnation) if self.portions is not None else None
         if assignment is None:
             return Outcome(Task(), durable=self.idle())
         self.node.record("given", sender.label, assignment.portions[0], len(assignment.portions), assignment.reason)
@@ -83,7 +83,7 @@ class Desk:
         """A bundle is staged everywhere."""
         decision, reason = Decision.USELESS, "its batch is over"
         if self.portions is not None and done.point == self.point:
-            bundle = BundleId(sender.name, sender.incarnation, done.sequence)
+            bundle = BundleId(unit_of(sender.name), sender.incarnation, done.sequence)
             decision, reason = self.portions.arrived(bundle, done.portions, done.loss, done.samples)
             if self.portions.complete:
                 self.news.set()
@@ -92,7 +92,7 @@ class Desk:
     def hear(self, member: Member) -> None:
         """Somebody has come or moved: what an earlier life of a replica had is given out again; shards may have lost something."""
         if role_kind(member.name) == "replica" and member.life > 1 and self.portions is not None:
-            self.portions.gone(member.name, member.life - 1)
+            self.portions.gone(unit_of(member.name), member.life - 1)
             self.release()
         elif role_kind(member.name) == "shard" and member.life > 1:
             self.moved = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from core.pushes import BUNDLES
@@ -19,8 +19,9 @@ LIVES_STAGED = 8
 """Gradients of one replica that a shard stages in one step of synchronous SGD: so many of its lives may end in the midst of it."""
 
 
-def replica_name(number: int) -> str:
-    return f"replica/{number}"
+def replica_name(number: int, partition: int | None = None) -> str:
+    """Of a replica, or of one of the machines that it is split over: "replica/3", "replica/3/1"."""
+    return f"replica/{number}" if partition is None else f"replica/{number}/{partition}"
 
 
 def shard_name(number: int) -> str:
@@ -47,8 +48,18 @@ def role_kind(name: str) -> str:
 
 
 def role_number(name: str) -> int:
-    """The 3 of "replica/3"."""
-    return int(name.rpartition("/")[2])
+    """The 3 of "replica/3", and of "replica/3/1"."""
+    return int(name.split("/")[1])
+
+
+def partition_number(name: str) -> int:
+    """The 1 of "replica/3/1"; 0 of "replica/3"."""
+    return int(number) if (number := "".join(name.split("/")[2:])) else 0
+
+
+def unit_of(name: str) -> str:
+    """Those that live and die together: the "replica/3" of "replica/3/1"; of all others, themselves."""
+    return name if name.count("/") < 2 else name.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +75,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """One shard and the slice of the parameters it owns."""
+    """One shard and the slice of the parameters it owns; `partition`: the machine of each replica that has these."""
 
     name: str
     part: slice
+    partition: int = 0
 
 
 VECTORS_OF_A_SEARCH = 8
@@ -142,6 +154,8 @@ class Job:
     timings: Timings = field(default_factory=Timings)
     sandblaster: Sandblaster | None = None
     synchronous: Synchronous | None = None
+    partitions: int = 1
+    """Machines of a replica."""
 
     @property
     def warm(self) -> Stop | None:
@@ -159,6 +173,13 @@ class Job:
         if self.sandblaster is not None:
             return self.sandblaster.staged_limit
         return LIVES_STAGED * self.replicas if self.synchronous is not None else 0
+
+    def of_partition(self, number: int) -> Job:
+        """The job as that machine of a replica has it: with the shards of its own parameters, by their place in its own vector."""
+        own = [shared for shared in self.shards if shared.partition == number]
+        first = min((shared.part.start for shared in own), default=0)
+        parts = [slice(shared.part.start - first, shared.part.stop - first) for shared in own]
+        return replace(self, shards=tuple(replace(shared, part=part) for shared, part in zip(own, parts, strict=True)))
 
     @property
     def poll_s(self) -> float:

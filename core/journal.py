@@ -19,6 +19,7 @@ LEGEND: dict[str, str] = {
     # replicas
     "joined": "peer: shard; a replica's life announced itself there; number: the shard's updates",
     "computed": "number: step of this life; value: loss of the minibatch",
+    "passed": "a machine of several is through with both phases of a minibatch; number: messages it sent the others; value: their bytes",
     "pushed": "peer: shard; number: sequence; value: gradients in the push",
     "acknowledged": "peer: shard; number: sequence of the push that is counted",
     "repeated": "peer; number: attempts so far; value: seconds until the next; note: why",

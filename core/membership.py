@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.job import COORDINATOR, EVALUATOR, mirror_of, role_kind, role_number, shard_of
+from core.job import COORDINATOR, EVALUATOR, mirror_of, role_kind, role_number, shard_of, unit_of
 from core.messages import Sender
 from core.node import Recorder
 from core.placement import NOTHING, Needs, Site, place
@@ -113,14 +113,17 @@ class Membership:
         self._absent = set(self.roles)
         """Those that have not been there yet: it pays to look at once when the last of them comes, and no sooner."""
         self._kinds: dict[str, list[Role]] = {}
+        self._units: dict[str, list[Role]] = {}
+        """Roles that live and die together, since none of them can do anything without the others."""
         for role in self.roles.values():
             self._kinds.setdefault(role_kind(role.name), []).append(role)
+            self._units.setdefault(unit_of(role.name), []).append(role)
         self.dirty = True
         """Has anything changed that must be durable before anybody hears of it?"""
         self._life = life << 32
         self._orders = 0
         self._roster: list[Member] = []
-        self._news: dict[tuple[bool, int], tuple[Member, ...]] = {}
+        self._news: dict[tuple[str, int], tuple[Member, ...]] = {}
         self._promotions: dict[Process, int] = {}
 
     # what agents say
@@ -237,15 +240,19 @@ class Membership:
 
     def news(self, role: Role, known: int) -> tuple[Member, ...]:
         """What has changed since the version that a role knows, of those it has to do with: shards hear of everybody, to
-        fence earlier lives, and the coordinator, to give out again what they had; all others of these two.
+        fence earlier lives, and the coordinator, to give out again what they had; all others of these two, and of their own unit.
         """
         since = known - self._life if known >= self._life else 0
         if since == len(self._roster):
             return ()
-        key = serves(role.name), since
+        unit = unit_of(role.name)
+        key = "" if hears_all(role.name) else unit if unit != role.name else "replica", since
         if key not in self._news:  # at the beginning everybody asks the same
             members = {member.name: member for member in self._roster[since:]}
-            self._news[key] = tuple(member for member in members.values() if key[0] or role_kind(member.name) in ("shard", COORDINATOR))
+            self._news[key] = tuple(
+                member for member in members.values()
+                if not key[0] or role_kind(member.name) in ("shard", COORDINATOR) or unit_of(member.name) == key[0]
+            )  # fmt: skip
         return self._news[key]
 
     # decisions
@@ -317,6 +324,21 @@ class Membership:
         if role.crashes >= GIVE_UP_AFTER:
             role.state = State.GIVEN_UP
             self.record("abandoned", role.name, role.life, note=f"{role.crashes} crashes in a row: {why}")
+        self.end_unit(role)
+
+    def end_unit(self, gone: Role) -> None:
+        """The others of its unit begin anew with it, all in one and the same life, which is how they know each other."""
+        unit = self._units[unit_of(gone.name)]
+        life = max(role.life for role in unit)
+        for role in unit:
+            if role is not gone and role.state is not State.GIVEN_UP:
+                if role.process is not None:
+                    self.record("lost", role.name, role.life, note=f"ends with {gone.name}")
+                    self.release(role, gone.state)
+                role.state = gone.state
+                role.note = f"ends with {gone.name}: {gone.note}"
+                role.not_before_s = gone.not_before_s
+            role.life = life
 
     def release(self, role: Role, state: State) -> None:
         """Its process is no longer wanted."""
@@ -384,6 +406,10 @@ class Membership:
     def of(self, *kinds: str) -> list[Role]:
         return [role for kind in kinds for role in self._kinds.get(kind, ())]
 
+    def units(self, kind: str) -> list[list[Role]]:
+        """The roles of a kind, those together that live and die together."""
+        return [unit for unit in self._units.values() if role_kind(unit[0].name) == kind]
+
     def consider_phase(self) -> None:
         """Begin when everybody is there; end when there is nothing left to do, or nobody to do it."""
         if self.phase == "starting":
@@ -402,7 +428,7 @@ class Membership:
         missing = [role for role in self.roles.values() if role.state is not State.UP and not role.held]
         late = self.now() - self.since_s > self.start_within_s
         vital = [role for role in missing if role_kind(role.name) != "replica"]
-        replicas = [role for role in self.of("replica") if role.state is State.UP]
+        replicas = [unit for unit in self.units("replica") if all(role.state is State.UP for role in unit)]
         if not missing or (late and len(replicas) >= self.needed and not vital):
             self.enter("running")
             self.record("begun", number=len(self.roles) - len(missing), note=", ".join(f"without {role.name}" for role in missing))
@@ -421,7 +447,7 @@ class Membership:
         return f"{role.name} on {role.machine} ({role.note or 'started, and not a word since: look into its log'})"
 
     def consider_end(self) -> None:
-        shards, replicas = self.of("shard"), self.of("replica")
+        shards = self.of("shard")
         for role in self.of("shard", "mirror", COORDINATOR, EVALUATOR):
             if role.state is State.GIVEN_UP:
                 self.conclude("failed", f"{role.name} was given up: {role.note}")
@@ -436,11 +462,12 @@ class Membership:
         else:
             # A shard may lose what it had finished; then those who thought the job over are needed again.
             awake = min((role.heard_s for role in shards if role.state is State.UP and not role.status.finished), default=0.0)
-            for role in replicas:
-                if role.state is State.ENDED and role.heard_s + self.timings.beat_s < awake:
-                    role.state, self.dirty = State.WAITING, True
-            given_up = [role for role in replicas if role.state is State.GIVEN_UP]
-            if (left := len(replicas) - len(given_up)) < self.needed:
+            for unit in self.units("replica"):
+                if all(role.state is State.ENDED and role.heard_s + self.timings.beat_s < awake for role in unit):
+                    for role in unit:
+                        role.state, self.dirty = State.WAITING, True
+            given_up = [unit[0] for unit in self.units("replica") if any(role.state is State.GIVEN_UP for role in unit)]
+            if (left := len(self.units("replica")) - len(given_up)) < self.needed:
                 too_few = f"only {left} of the {self.needed} replicas that it takes are left" if left else "no replica is left"
                 self.conclude("failed", f"{too_few}; {given_up[-1].name}: {given_up[-1].note}")
 
@@ -521,6 +548,11 @@ class Membership:
 
 def serves(name: str) -> bool:
     """Does that role have an address?"""
+    return hears_all(name) or unit_of(name) != name
+
+
+def hears_all(name: str) -> bool:
+    """Is that role told of everybody?"""
     return role_kind(name) in ("shard", "mirror", COORDINATOR)
 
 

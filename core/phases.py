@@ -119,20 +119,26 @@ class Ledger:
         self._release(arrival)
         return True
 
-    def computed(self, task: Task) -> list[Arrival]:
-        """A part is computed; the messages that leave because of it."""
-        self._left -= 1
-        self._release(task)
-        return list(self.phases.sends.get(task, ())) if task.direction == "forward" else self._gradients(task.part)
+    @property
+    def ready(self) -> bool:
+        """Is there a part that may be computed now?"""
+        return bool(self._ready)
 
-    def _gradients(self, part: int) -> list[Arrival]:
-        """Of the messages that this part used, those that no other part has yet to use."""
+    def leaving(self, task: Task) -> list[Arrival]:
+        """The messages that leave once this is computed; to be asked once, for a part that is to be computed now."""
+        if task.direction == "forward":
+            return list(self.phases.sends.get(task, ()))
         found = []
-        for number in self.phases.uses.get(part, ()):
+        for number in self.phases.uses.get(task.part, ()):  # gradients of what no other part here has yet to use
             self._uses[number] -= 1
             if not self._uses[number]:
                 found.append(Arrival("down", number))
         return found
+
+    def computed(self, task: Task) -> None:
+        """A part is computed."""
+        self._left -= 1
+        self._release(task)
 
     def _release(self, event: Task | Arrival) -> None:
         for task in self.phases.after.get(event, ()):

@@ -12,16 +12,18 @@ from core.attendance import Attendance
 from core.coordinator import Batches, coordinator
 from core.durability import Mirror, keep_last, keeping, recovered
 from core.evaluator import Final, evaluator
-from core.job import COORDINATOR, Job, role_kind, role_number, shard_of
+from core.job import COORDINATOR, Job, partition_number, role_kind, role_number, shard_of
 from core.messages import Sender
 from core.node import Node
+from core.partitioning import Partitioned
 from core.reports import Member, Status
 from core.rules import Rule
 from core.shard import Shard
 from core.synchronous import OwnMinibatches, Steps
+from core.team import Alone, Team, Together
 from core.tenure import Tenure
 from core.vector import Phantom
-from core.work import Minibatches, Network, Portioned
+from core.work import Minibatches, Model, Network, Partition, Portioned
 
 
 class Making(Protocol):
@@ -31,6 +33,9 @@ class Making(Protocol):
     def job(self) -> Job: ...
     @property
     def network(self) -> Network: ...
+    @property
+    def partitioned(self) -> Partitioned | None: ...
+    def partition(self, number: int, /) -> Partition: ...
     def data(self, number: int, life: int, /) -> Minibatches: ...
     def portions(self) -> Portioned: ...
     def rule(self) -> Rule: ...
@@ -129,16 +134,30 @@ async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Pro
 
 
 async def live_replica(node: Node, making: Making, attendance: Attendance, leaving: asyncio.Event) -> None:
+    """On one machine, or as one of several that the model is split over."""
+    job, model, team = team_of(node, making, attendance)
     await attendance.begun.wait()
-    job, network = making.job, making.network
     if job.sandblaster is None or job.sandblaster.warm is not None:
         minibatches = making.data(role_number(node.name), node.incarnation)
         if job.synchronous is not None:
-            await sandblaster.replica(node, job, network, OwnMinibatches(minibatches))
+            await sandblaster.replica(node, job, model, OwnMinibatches(minibatches), team)
         else:
-            await downpour.replica(node, job, network, minibatches, leaving)
+            await downpour.replica(node, job, model, minibatches, leaving, team)
     if job.sandblaster is not None and not leaving.is_set():
-        await sandblaster.replica(node, job, network, making.portions())
+        team.anew()
+        await sandblaster.replica(node, job, model, making.portions(), team)
+
+
+def team_of(node: Node, making: Making, attendance: Attendance) -> tuple[Job, Model, Team]:
+    """The job, the parameters and the company that this machine has; of several, each serves the others."""
+    if making.partitioned is None:
+        return making.job, making.network, Alone(node, making.network)
+    number = partition_number(node.name)
+    partition, job = making.partition(number), making.job.of_partition(number)
+    team = Together(node, job, making.partitioned, partition)
+    attendance.address = node.serve(team.inbox)
+    attendance.beat()
+    return job, partition, team
 
 
 def tenure(node: Node, making: Making) -> Tenure[Any]:

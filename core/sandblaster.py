@@ -3,7 +3,7 @@
     loop                                                        here
       ask the coordinator for portions                          Want, which also reports what is done
       fetch the parameters, once for each point                 fetch_point
-      for each portion: accumulate its gradient                 node.compute
+      for each portion: accumulate its gradient                 team.gradient
       send the sum to the shards                                push_everywhere
 
 A replica knows nothing of batches, backups and line searches.  Whatever it does twice, or too late, counts once or not at all:
@@ -13,41 +13,48 @@ the ledger of that is `core/portions.py`, and the other side of this conversatio
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
-from core.coordination import Done, Want
+from core.coordination import Done, Task, Want
 from core.job import COORDINATOR, Job
 from core.lane import Flight, arrivals
 from core.messages import Accepted, FetchPoint, Finished, Parameters, Push
 from core.node import Node
-from core.work import Network, Portioned
+from core.team import Team
+from core.work import Model, Portioned
 
 
-async def replica(node: Node, job: Job, network: Network, data: Portioned) -> None:
-    """One life of a model replica; ends when the coordinator says that the job is finished.
+async def replica(node: Node, job: Job, model: Model, data: Portioned, team: Team) -> None:
+    """One life of a model replica, or of one of its machines, whose parameters `model` has and whose shards `job`; ends when the coordinator says that the job is finished.
 
     Raises Refused when a later life of this role is up.
     """
-    parameters, point, sequence = network.initial(), 0, job.bundles_from
+    parameters, point, sequence = model.initial(), 0, job.bundles_from
     gradient = parameters.new_zeros(len(parameters))
     done: Done | None = None
     keeps = job.sandblaster is None or job.sandblaster.keeps
     while True:
-        task = await Flight(node, COORDINATOR, Want(done), job.deadline_s).arrival()
+        task = await team.told(partial(ask, node, job, done))
         done = None
         if isinstance(task, Finished):
             return
         if not task.portions:
             continue
         if task.point != point or not keeps:
-            if not await fetch_point(node, job, task.point, parameters):
+            if not await team.agree(well=await fetch_point(node, job, task.point, parameters)):
                 await asyncio.sleep(job.poll_s)  # the shards are not there yet, or there no more: the coordinator will know
                 continue
             point = task.point
-        loss, samples = await accumulate(node, network, data, parameters, task.portions, gradient)
+        loss, samples = await accumulate(node, team, data, parameters, task.portions, gradient)
         sequence += 1
-        if await push_everywhere(node, job, gradient, sequence, point, len(task.portions), samples):
+        if await team.agree(well=await push_everywhere(node, job, gradient, sequence, point, len(task.portions), samples)):
             done = Done(point, sequence, task.portions, loss, samples)
+
+
+async def ask(node: Node, job: Job, done: Done | None) -> Task | Finished:
+    """Report to the coordinator, and hear what to do next."""
+    return await Flight(node, COORDINATOR, Want(done), job.deadline_s).arrival()
 
 
 async def fetch_point(node: Node, job: Job, point: int, parameters: Any) -> bool:
@@ -62,12 +69,12 @@ async def fetch_point(node: Node, job: Job, point: int, parameters: Any) -> bool
 
 
 async def accumulate(
-    node: Node, network: Network, data: Portioned, parameters: Any, portions: tuple[int, ...], into: Any
+    node: Node, team: Team, data: Portioned, parameters: Any, portions: tuple[int, ...], into: Any
 ) -> tuple[float, int]:  # fmt: skip
     """The sum of the gradients of these portions' samples; the sum of their losses, and how many they are."""
     loss, samples = 0.0, 0
     for place, portion in enumerate(portions):
-        found = await node.compute(network.gradient(parameters, data.portion(portion)))
+        found = await team.gradient(parameters, data.portion(portion))
         if place == 0:
             into.copy_(found.vector).mul_(found.samples)
         else:

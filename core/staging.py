@@ -16,7 +16,7 @@ import math
 from typing import Any, Self
 
 from core.coordination import Gather, Memory, Missing, Operate, Recall, Values
-from core.job import Job
+from core.job import Job, unit_of
 from core.messages import Behind, Entry, FetchPoint, Finished, Parameters, Push, Request, Sender
 from core.node import Node, Outcome
 from core.operations import Unknown, check, cost, run
@@ -102,7 +102,7 @@ class StagingShard(Shard):
         mine = self.parameters.clone()
         for into, part in blocks(mine, push.gradient):
             into.copy_(part)
-        self.staged[BundleId(sender.name, sender.incarnation, push.sequence)] = mine
+        self.staged[BundleId(unit_of(sender.name), sender.incarnation, push.sequence)] = mine
         self.samples += push.samples
         self.position += 1
 

@@ -6,9 +6,12 @@ function too; under timing-only numerics the function just returns phantoms.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from core.phases import Arrival, Task
 
 R = TypeVar("R")
 
@@ -47,8 +50,8 @@ class Diverged(Exception):
     """The loss is no longer a finite number: going on would only spread it."""
 
 
-class Network(Protocol):
-    """A model and its data, as far as a protocol needs them; see `models/` for those that exist."""
+class Model(Protocol):
+    """What is trained: so many parameters, which begin somewhere."""
 
     def __len__(self) -> int:
         """How many parameters."""
@@ -56,11 +59,37 @@ class Network(Protocol):
     def initial(self) -> Any:
         """The first parameters, a vector; the same at every call."""
 
+
+class Network(Model, Protocol):
+    """A model and its data, as far as a protocol needs them; see `models/` for those that exist."""
+
     def gradient(self, parameters: Any, batch: Any) -> Work[Gradient]:
         """The vector returned may be overwritten by the next gradient's."""
 
     def evaluate(self, parameters: Any) -> Work[Quality]:
         """Loss and accuracy on the held-out data."""
+
+
+class Computation(Protocol):
+    """One minibatch on one machine of a replica; its methods are called by one thread at a time."""
+
+    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Any]]:
+        """Compute a part; yields what then leaves, a vector for each message, which nobody changes any more."""
+
+    def payload(self, arrival: Arrival) -> Any:
+        """What a message carries, of parameters: these leave before anything is computed."""
+
+    def take(self, arrival: Arrival, vector: Any) -> None:
+        """A message has come, with a vector that is this computation's own."""
+
+    def gradient(self) -> Gradient:
+        """Of the machine's parameters, once everything is computed and has come; the loss is None where it is computed elsewhere."""
+
+
+class Partition(Model, Protocol):
+    """What one machine of a replica has of a model, with the parameters that it owns; see `models/partitioned.py`."""
+
+    def begin(self, parameters: Any, batch: Any) -> Computation: ...
 
 
 class Minibatches(Protocol):

@@ -30,6 +30,8 @@ from core.messages import (
     Request,
     Sender,
 )
+from core.passing import Pass
+from core.phases import Phase
 from exec import documents
 from exec.malformed import Fault, Malformed, check_role, check_text, fit
 from exec.relay import PIECE_LIMIT, Relay, Relayed
@@ -39,6 +41,9 @@ AT_ONCE_LIMIT = 1 << 40
 """Gradients, or samples, of one push: so that no sum of them grows beyond what an envelope holds."""
 MANIFEST = {"position": int, "updates": int, "samples": int, "finished": str, "last": dict, "state": dict, "vectors": list}
 """What a snapshot's says, as `core.shard.Shard` wants it."""
+
+
+PHASES: dict[str, Phase] = {"up": "up", "down": "down"}
 
 
 class Body(NamedTuple):
@@ -57,6 +62,17 @@ def read_push(body: wire.Push, gradient: Any) -> Push:
     if max(body.gradients, body.samples) > AT_ONCE_LIMIT:
         raise Malformed(Fault.OVERSIZED, f"a push of {body.gradients} gradients, {body.samples} samples")
     return Push(body.sequence, gradient, body.gradients, body.samples, body.based_on)
+
+
+def write_pass(crossing: Pass) -> wire.Pass:
+    return wire.Pass(round=crossing.round, phase=crossing.phase, message=crossing.message)
+
+
+def read_pass(body: wire.Pass, vector: Any) -> Pass:
+    phase = PHASES.get(body.phase)
+    if phase is None:
+        raise Malformed(Fault.UNDECODABLE, f"{fit(body.phase)!r} is no phase")
+    return Pass(body.round, phase, body.message, vector)
 
 
 def read_finish(body: wire.Finish, _: Any = None) -> Finish:
@@ -165,6 +181,7 @@ REQUESTS: dict[str, Body] = {
     "fetch": empty(wire.Fetch, Fetch),
     "fetch_point": Body(FetchPoint, lambda fetch: wire.FetchPoint(point=fetch.point), lambda body, _: FetchPoint(point=body.point)),
     "push": Body(Push, write_push, read_push),
+    "crossing": Body(Pass, write_pass, read_pass),
     "ask": empty(wire.Ask, Ask),
     "finish": reason(wire.Finish, Finish),
     "copy": Body(Copy, write_copy, read_copy),

@@ -97,7 +97,7 @@ def decode_request(header: bytes) -> Call:
     envelope = parse(wire.RequestEnvelope, header)
     check_role(envelope.sender, envelope.incarnation)
     check_text(envelope.job, envelope.ticket, envelope.room)
-    expected = envelope.HasField("push") or envelope.HasField("install") or envelope.copy.HasField("push")
+    expected = envelope.HasField("push") or envelope.HasField("crossing") or envelope.HasField("install") or envelope.copy.HasField("push")
     payload = payload_of(envelope, expected=expected)
     if envelope.ticket and (payload is None or not payload.nbytes):
         raise Malformed(Fault.UNDECODABLE, "a ticket for nothing")

@@ -50,6 +50,7 @@ from core.messages import (
     Unreachable,
 )
 from core.node import Outcome, Recorder, Server, Store
+from core.passing import Pass, Word
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
 from core.timings import Timings
 from core.work import Work
@@ -94,6 +95,8 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Want: (Task, Finished),
     Recall: (Memory,),
     Operate: (Values, Missing, Behind, Finished),
+    Pass: (Accepted, Behind),
+    Word: (Accepted, Behind),
 }
 """What each request can be answered with, a refusal apart."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 
-ROLE = re.compile(r"[a-z][a-z-]{0,40}(/[0-9]{1,9})?")
+ROLE = re.compile(r"[a-z][a-z-]{0,40}(/[0-9]{1,9}){0,2}")
 TEXT_LIMIT = 1000
 """Characters of a reason; one is a line of the journal at most."""
 

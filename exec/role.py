@@ -12,7 +12,7 @@ from typing import Any
 
 from core.attendance import Outlived
 from core.evaluator import Final
-from core.job import SUPERVISOR, role_kind
+from core.job import SUPERVISOR, partition_number, role_kind
 from core.journal import Journal, one_line
 from core.messages import Refused
 from core.node import StoreFailed
@@ -125,9 +125,23 @@ def outcome(living: asyncio.Future[Final | Promoted | None]) -> tuple[int, str, 
         return Exit.DONE, f"refused: {error}", None
 
 
+def crossing(made: Plan, machine: int) -> tuple[Payload, ...]:
+    """The largest message of a minibatch that another machine may send here."""
+    assert made.partitioned is not None
+    there = [message for message in made.partitioned.messages if machine in (message.source, message.destination)]
+    vector = made.network.initial()[0:1]
+    elements = max((message.count(made.at_once) for message in there), default=1)
+    return (Payload(dtype_of(vector), elements * vector.nbytes),)
+
+
 def limits(made: Plan, role: str) -> tuple[Payload, ...]:
-    """What a shard or mirror takes in: vectors of its slice, in the type in which they travel, and in which they are kept."""
+    """What a shard or mirror takes in: vectors of its slice, in the type in which they travel, and in which they are kept.
+
+    A machine of a replica takes in what others of it send.
+    """
     kind, _, number = role.partition("/")
+    if kind == "replica" and made.partitioned is not None:
+        return crossing(made, partition_number(role))
     if kind not in ("shard", "mirror"):
         return ()
     parameters = made.network.initial()[made.job.shards[int(number)].part]

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from core.graph import Graph, Node
+from models.layers import Dense, Elementwise, Source
+
 
 @dataclass(frozen=True, slots=True)
 class Layered:
@@ -23,6 +26,19 @@ class Layered:
     def parameters(self, layers: tuple[int, ...] | None = None) -> int:
         """Weights and biases."""
         return sum(a * b + b for a, b in pairwise(self.widths(layers)))
+
+    def graph(self, layers: tuple[int, ...] | None = None) -> Graph:
+        """Its layers; the keys are those of the plain torch module."""
+        inputs, *widths = self.widths(layers)
+        nodes = [Node("inputs", Source((inputs,)))]
+        for number, width in enumerate(widths):
+            keys = {"weight": f"{2 * number}.weight", "bias": f"{2 * number}.bias"}
+            last = number + 1 == len(widths)
+            name = "classes" if last else f"hidden-{number + 1}"
+            nodes.append(Node(name, Dense(width), nodes[-1].name, keys=keys))
+            if not last:
+                nodes.append(Node(f"{self.activation}-{number + 1}", Elementwise(self.activation), name))
+        return Graph(nodes)
 
     def flops_per_sample(self, layers: tuple[int, ...] | None = None) -> float:
         """Forward 2 for each weight; backward twice as many (gradients of inputs and of weights)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from core.boxes import Box, Shape, extent, intervals, slices, tiles, volume, whole
-from core.graph import GraphError, Layer, Part, Setting, shape_told
+from core.graph import Graph, GraphError, Layer, Node, Part, Setting, shape_told
 
 TINY = 1e-6
 """Under square roots, so that they have a slope at nothing."""
@@ -509,3 +509,16 @@ LOSSES: dict[str, tuple[type[ByClasses], type[Layer]]] = {
     "mse": (Squares, Total),
 }
 """By the name that a scenario gives it: what each part of the classes computes, and how that becomes the loss."""
+
+
+def with_loss(graph: Graph, loss: str, targets: Shape) -> Graph:
+    """The graph with its targets and its loss.  Raises GraphError unless it has one output, of one dimension unless squares are wanted."""
+    outputs = graph.outputs
+    if len(outputs) != 1:
+        raise GraphError(f"the graph has the outputs {', '.join(node.name for node in outputs)}; allowed: one, whose loss is descended")
+    parts, whole_loss = LOSSES[loss]
+    return graph.then([
+        Node("targets", Source(targets, "targets")),
+        Node(f"{loss}-parts", parts(), outputs[0].name, "targets"),
+        Node(loss, whole_loss(), f"{loss}-parts"),
+    ])  # fmt: skip

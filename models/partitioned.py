@@ -67,11 +67,15 @@ class Minibatch:
         self._weights: defaultdict[int, list[tuple[int, Box, torch.Tensor]]] = defaultdict(list)
         """The same of each piece of this machine's parameters."""
 
-    def work(self, task: Task) -> Work[None]:
+    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[torch.Tensor]]:
         placed = self.partitioned.parts[task.part]
-        if task.direction == "forward":
-            return Work(lambda: self.forward(placed), Cost(placed.flops * self.samples))
-        return Work(lambda: self.backward(placed), Cost(placed.flops_down * self.samples))
+        forward = task.direction == "forward"
+
+        def run() -> list[torch.Tensor]:
+            (self.forward if forward else self.backward)(placed)
+            return [self.payload(arrival) for arrival in leaving]
+
+        return Work(run, Cost((placed.flops if forward else placed.flops_down) * self.samples))
 
     # what crosses
 

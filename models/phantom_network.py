@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from core.partitioning import Partitioned
+from core.phases import Arrival, Task
 from core.vector import Phantom
 from core.work import Cost, Gradient, Quality, Work
 
@@ -26,6 +30,48 @@ class PhantomNetwork:
 
     def evaluate(self, parameters: Phantom) -> Work[Quality]:
         raise NotImplementedError("a phantom has no quality; timing-only jobs have no evaluator")
+
+
+class PhantomPartition:
+    """`core.work.Partition` of the same kind."""
+
+    def __init__(self, partitioned: Partitioned, machine: int) -> None:
+        self.partitioned, self._vector = partitioned, Phantom(partitioned.sizes[machine])
+        self.vectors: dict[int, Phantom] = {}
+        """Of so many elements: there is nothing to tell two of them apart."""
+
+    def __len__(self) -> int:
+        return len(self._vector)
+
+    def initial(self) -> Phantom:
+        return self._vector
+
+    def begin(self, parameters: Phantom, batch: int) -> PhantomComputation:
+        """`batch` is a number of samples."""
+        return PhantomComputation(self, parameters, batch)
+
+
+class PhantomComputation:
+    """`core.work.Computation` of a minibatch of so many samples."""
+
+    def __init__(self, partition: PhantomPartition, parameters: Phantom, samples: int) -> None:
+        self.partition, self.parameters, self.samples = partition, parameters, samples
+
+    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Phantom]]:
+        placed = self.partition.partitioned.parts[task.part]
+        flops = placed.flops if task.direction == "forward" else placed.flops_down
+        vectors = [self.payload(arrival) for arrival in leaving]
+        return Work(lambda: vectors, Cost(flops * self.samples, 0.0))
+
+    def payload(self, arrival: Arrival) -> Phantom:
+        count = self.partition.partitioned.messages[arrival.message].count(self.samples)
+        return self.partition.vectors.setdefault(count, Phantom(count))
+
+    def take(self, arrival: Arrival, vector: Phantom) -> None:
+        pass
+
+    def gradient(self) -> Gradient:
+        return Gradient(self.parameters, None, self.samples)
 
 
 class PhantomMinibatches:

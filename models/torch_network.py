@@ -14,10 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.partitioning import Partitioned
 from core.work import Cost, Gradient, Quality, Work
 from models.catalogue import Layered
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
+from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
 
 EVALUATION_BATCH = 1024
@@ -60,6 +62,8 @@ class TorchNetwork:
         self.criterion = criterion(loss, data.train, self.forward)
         self.normalised = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules())
         self.flops_per_sample = flops_per_sample if flops_per_sample is not None else self.counted_flops()
+        self.partitioned: Partitioned | None = None
+        """Over which machines it is split, if it is: then the parameters of each lie together in a vector."""
         self._initial = self.flat.cpu().clone()
         self._pinned = torch.empty_like(self._initial).pin_memory() if self.device.type == "cuda" else None
 
@@ -118,7 +122,10 @@ class TorchNetwork:
         """Put parameters into the module; running statistics of batch normalisation are taken anew from training data,
         since a parameter server has gradients for them nowhere.
         """
-        self.flat.copy_(parameters)
+        if self.partitioned is None:
+            self.flat.copy_(parameters)
+        else:
+            scattered(self.partitioned, parameters, dict(self.module.named_parameters()))
         if self.normalised:
             train = self.data.train
             count = min(len(train), 8 * EVALUATION_BATCH)
@@ -139,7 +146,25 @@ class TorchNetwork:
             self.module.load_state_dict(state)
         except RuntimeError as error:
             raise NetworkError(f"model.start = {source!r}: does not fit the network: {' '.join(str(error).split())}") from None
-        self._initial = self.flat.cpu().clone()
+        self.begin_here()
+
+    def split(self, partitioned: Partitioned) -> None:
+        """From here on, vectors are ordered by the machines that a replica is split over."""
+        self.partitioned = partitioned
+        self.begin_here()
+
+    def begin_here(self) -> None:
+        """What the module has now are the initial parameters."""
+        if self.partitioned is None:
+            self._initial = self.flat.cpu().clone()
+        else:
+            self._initial = gathered(self.partitioned, dict(self.module.named_parameters())).cpu()
+
+    def partition(self, machine: int) -> TorchPartition:
+        """What one of these machines has of it."""
+        assert self.partitioned is not None
+        own = self._initial[self.partitioned.parameters_of(machine)].clone()
+        return TorchPartition(self.partitioned, machine, own, str(self.device))
 
     def counted_flops(self) -> float:
         """Of one sample, forward and backward: torch's own count of the forward pass, three times."""

@@ -28,6 +28,7 @@ Sentence = Callable[[Record], str]
 SENTENCES: dict[str, str] = {
     "joined": "{who} announced itself to {peer}, which stands at {number} updates",
     "computed": "{who} had computed {number}{loss}",
+    "passed": "{who} was through with a minibatch, in which it sent the others of its replica {number} messages of {value:g} bytes",
     "pushed": "{who} sent push {number} to {peer}: {value:g} gradients or portions",
     "acknowledged": "{who} heard that {peer} counts push {number}",
     "repeated": "{who} had no answer of {peer} and asks again in {pause}, for the {number}th time: {note}",
@@ -144,9 +145,11 @@ def story(paths: Collection[Path], subject: str, limit: int | None = None) -> It
     yield from chapters
 
 
-PUSH = re.compile(r"push/(?:(?P<sender>(?:replica/\d+|coordinator)(?:#\d+)?)/)?(?:(?P<shard>shard/\d+)/)?(?P<sequence>\d+)")
+PUSH = re.compile(
+    r"push/(?:(?P<sender>(?:replica/\d+(?:/\d+(?=[/#](?:shard|\d)))?|coordinator)(?:#\d+)?)/)?(?:(?P<shard>shard/\d+)/)?(?P<sequence>\d+)"
+)
 ROLE = re.compile(
-    r"(?P<name>(?:replica|shard|mirror|agent|machine)/\d+|coordinator|evaluator|supervisor|launcher|cluster)(?:#(?P<life>\d+))?"
+    r"(?P<name>replica/\d+/\d+|(?:replica|shard|mirror|agent|machine)/\d+|coordinator|evaluator|supervisor|launcher|cluster)(?:#(?P<life>\d+))?"
 )
 ALLOWED = (
     "allowed: push/17, push/replica/3/17, push/replica/3#1/shard/0/17, portion/12, batch/4, fault/0, "

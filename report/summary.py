@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from core.job import replica_name
+from core.job import replica_name, unit_of
 from report.tally import Tally, distribution
 from scenarios.expectations import as_told, judge
 from scenarios.protocols import Downpour, Synchronous
@@ -27,7 +27,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
     learns = world == "exec" or scenario.numerics == "real"
     senders: Counter[str] = Counter({replica_name(number): 0 for number in range(scenario.protocol.all_replicas)})
     for sender, count in tally.by_sender.items():
-        senders[sender.partition("#")[0]] += count
+        senders[unit_of(sender.partition("#")[0])] += count
     shards = scenario.protocol.shards
     summary: dict[str, Any] = {
         "scenario": scenario.name,

@@ -274,13 +274,14 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
+        partitions = model.partitions if model is not None else 1
         replicas = [replica_name(number) for number in range(protocol.all_replicas)]
         yield from expectations.senseless(sections.get("expect") or (), real=sections.get("numerics") != "timing", replicas=replicas)
         cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
         try:
-            there = places(protocol, cluster, network, real=sections.get("numerics") != "timing")
+            there = places(protocol, cluster, network, real=sections.get("numerics") != "timing", partitions=partitions)
         except Unwired:  # told above
-            there = places(protocol, cluster, Network(), real=sections.get("numerics") != "timing")
+            there = places(protocol, cluster, Network(), real=sections.get("numerics") != "timing", partitions=partitions)
         yield from senseless_faults(sections.get("fault") or (), protocol, there)
 
 
@@ -309,7 +310,10 @@ def machines_of(sections: dict[str, Any]) -> list[str]:
     cluster, protocol = sections.get("cluster"), sections.get("protocol")
     if cluster is not None and cluster.machines:
         return machine_names(cluster.machines)
-    return machine_names(len(role_names(protocol, real=sections.get("numerics") != "timing"))) if protocol is not None else []
+    model = sections.get("model")
+    partitions = model.partitions if model is not None else 1
+    roles = role_names(protocol, real=sections.get("numerics") != "timing", partitions=partitions) if protocol is not None else []
+    return machine_names(len(roles)) if roles else []
 
 
 def senseless_network(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -37,17 +37,23 @@ class Places:
         return tuple(dict.fromkeys(found))
 
 
-def places(protocol: Any, cluster: Any, network: Network, *, real: bool) -> Places:
-    """Of a scenario's tables; `real`: are numerics, so that there is an evaluator?  Raises Unwired."""
-    roles = role_names(protocol, real=real)
+def places(protocol: Any, cluster: Any, network: Network, *, real: bool, partitions: int = 1) -> Places:
+    """Of a scenario's tables; `real`: are numerics, so that there is an evaluator?  `partitions`: of a replica.  Raises Unwired."""
+    roles = role_names(protocol, real=real, partitions=partitions)
     machines = tuple(machine_names(cluster.machines or len(roles)))
     return Places((*roles, SUPERVISOR), machines, wire(network, machines))
 
 
-def role_names(protocol: Any, *, real: bool = True) -> list[str]:
+def replica_names(protocol: Any, partitions: int = 1) -> list[str]:
+    """Every replica, or every machine of one."""
+    machines = range(partitions) if partitions > 1 else (None,)
+    return [replica_name(number, machine) for number in range(protocol.all_replicas) for machine in machines]
+
+
+def role_names(protocol: Any, *, real: bool = True, partitions: int = 1) -> list[str]:
     """Every role of a job, in the order in which machines are given out."""
     shards = [shard_name(number) for number in range(protocol.shards)]
     mirrors = [mirror_of(shard) for shard in shards] if protocol.durability == "mirror" else []
-    replicas = [replica_name(number) for number in range(protocol.all_replicas)]
+    replicas = replica_names(protocol, partitions)
     coordinator = [COORDINATOR] if protocol.kind != "downpour" else []
     return [*coordinator, *shards, *mirrors, *replicas, *([EVALUATOR] if real else [])]

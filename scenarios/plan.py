@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import job as core_job
+from core.graph import GraphError
 from core.job import Job, Shared, Stop, role_kind, shard_name
 from core.membership import Role
+from core.partitioning import Partitioned
 from core.placement import Needs
 from core.rules import RULES, NoRule, Rule
 from core.timings import Timings
 from core.vector import cut
-from core.work import Minibatches, Network, NoPortions, Portioned
+from core.work import Minibatches, Network, NoPortions, Partition, Portioned
 from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
-from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPortions
+from models.layers import with_loss
+from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPartition, PhantomPortions
 from scenarios.declared import told, why_not
 from scenarios.load import Mistake, ScenarioError
 from scenarios.places import role_names
@@ -52,6 +55,17 @@ class Plan:
     portions: Callable[[], Portioned]
     """Of Sandblaster's batch."""
     payload_scale: float
+    at_once: int = 1
+    """Samples that a replica computes at once, at most."""
+    partitioned: Partitioned | None = None
+    """How the model is split over the machines of a replica, if it is."""
+
+    def partition(self, number: int) -> Partition:
+        """What one of these machines has of the model."""
+        assert self.partitioned is not None
+        if isinstance(self.network, PhantomNetwork):
+            return PhantomPartition(self.partitioned, number)
+        return self.torch_network().partition(number)
 
     def rule(self) -> Rule:
         """A fresh rule, without state."""
@@ -106,16 +120,62 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     else:
         network, data, training_samples = phantom_parts(scenario)
         payload_scale = 1.0
-    if scenario.protocol.shards > len(network):
-        raise complaint(
-            scenario, "protocol.shards", f"found {scenario.protocol.shards}; the network has {len(network)} parameters to share"
-        )
+    partitioned = split(scenario, network)
     made = Plan(
-        scenario, job(scenario, len(network), training_samples), network, data, portions(scenario, network, training_samples), payload_scale
-    )
+        scenario, job(scenario, sharing(scenario, len(network), partitioned), training_samples), network, data,
+        portions(scenario, network, training_samples), payload_scale, at_once(scenario, training_samples), partitioned,
+    )  # fmt: skip
     if scenario.placement.shard.memory:
         made.check_memory(scenario.placement.shard.memory, "by placement.shard.memory")
     return made
+
+
+def split(scenario: Scenario, network: Network) -> Partitioned | None:
+    """The model split over the machines of a replica; None where a replica has one."""
+    model = scenario.model
+    if model.partitions == 1:
+        return None
+    if model.cost is not None:
+        raise complaint(
+            scenario, "model.cost", "what the parts of a model cost follows from its layers; allowed: one partition, or no cost"
+        )
+    bundled = BUNDLED.get(model.network)
+    assert bundled is not None
+    try:
+        graph = with_loss(bundled.graph(model.layers), "mse" if model.loss == "mse" else "cross-entropy", ())
+        partitioned = Partitioned(
+            graph,
+            {node.name: tuple(range(min(model.partitions, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source},
+        )
+    except GraphError as error:
+        raise complaint(scenario, "model.placement", str(error)) from error
+    if not isinstance(network, PhantomNetwork):
+        network.split(partitioned)  # type: ignore[attr-defined]
+    return partitioned
+
+
+def sharing(scenario: Scenario, parameters: int, partitioned: Partitioned | None) -> tuple[Shared, ...]:
+    """Who owns which parameters.  Each machine of a replica has shards of its own, which no other machine of it talks to."""
+    count = scenario.protocol.shards
+    if count > parameters:
+        raise complaint(scenario, "protocol.shards", f"found {count}; the network has {parameters} parameters to share")
+    if partitioned is None:
+        return tuple(Shared(shard_name(number), part) for number, part in enumerate(cut(parameters, count)))
+    machines = [machine for machine, size in enumerate(partitioned.sizes) if size]
+    if count < len(machines):
+        raise complaint(
+            scenario, "protocol.shards",
+            f"found {count}; {len(machines)} partitions have parameters, and each needs shards of its own; allowed: {len(machines)} or more",
+        )  # fmt: skip
+    shares = dict.fromkeys(machines, 1)
+    for _ in range(count - len(machines)):  # the next to whoever has the largest slices
+        shares[max(machines, key=lambda machine: (partitioned.sizes[machine] / shares[machine], -machine))] += 1
+    found: list[Shared] = []
+    for machine, share in shares.items():
+        first = partitioned.parameters_of(machine).start
+        for part in cut(partitioned.sizes[machine], share):
+            found.append(Shared(shard_name(len(found)), slice(first + part.start, first + part.stop), machine))
+    return tuple(found)
 
 
 def portions(scenario: Scenario, network: Network, training_samples: int) -> Callable[[], Portioned]:
@@ -134,6 +194,13 @@ def portions(scenario: Scenario, network: Network, training_samples: int) -> Cal
     train = network.data.train  # type: ignore[attr-defined]
     kept = 0 if isinstance(protocol, MapReduce) else 2 * -(-protocol.portions // protocol.replicas)
     return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
+
+
+def at_once(scenario: Scenario, training_samples: int) -> int:
+    """Samples that a replica computes at once, at most: those of a minibatch, or of a portion."""
+    protocol = scenario.protocol
+    portion = -(-round(protocol.fraction * training_samples) // protocol.portions) if isinstance(protocol, Sandblaster) else 1
+    return max(1, portion, batch_of(scenario))
 
 
 def descent_of(scenario: Scenario) -> Downpour | WarmStart | Synchronous | None:
@@ -161,16 +228,15 @@ def roles(scenario: Scenario, *, real: bool = True) -> list[Role]:
     """Every role of a job, as the supervisor's ledger has it at the beginning."""
     keeps = scenario.protocol.durability in ("snapshot", "log")
     found = []
-    for name in role_names(scenario.protocol, real=real):
+    for name in role_names(scenario.protocol, real=real, partitions=scenario.model.partitions):
         needs = getattr(scenario.placement, role_kind(name))
         found.append(Role(name, Needs(needs.cores, needs.gpus, needs.memory), keeps=keeps and role_kind(name) == "shard"))
     return found
 
 
-def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
+def job(scenario: Scenario, shards: tuple[Shared, ...], training_samples: int) -> Job:
     """The job as its roles know it."""
     protocol = scenario.protocol
-    parts = cut(parameters, protocol.shards)
     if isinstance(protocol, Sandblaster):
         special = sandblaster(protocol, training_samples)
     elif isinstance(protocol, Synchronous):
@@ -178,8 +244,9 @@ def job(scenario: Scenario, parameters: int, training_samples: int) -> Job:
     else:
         special = downpour(protocol, training_samples)
     return Job(
-        shards=tuple(Shared(shard_name(number), part) for number, part in enumerate(parts)),
+        shards=shards,
         replicas=protocol.all_replicas,
+        partitions=scenario.model.partitions,
         deadline_s=protocol.deadline or Timings(protocol.detect_within).deadline_s,
         evaluate_every_s=protocol.evaluate_every,
         durability=protocol.durability,

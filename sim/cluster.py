@@ -52,7 +52,7 @@ class Cluster:
         self.plan, self.journal, self.loop = plan, journal, loop
         scenario, self.seed = plan.scenario, plan.scenario.seed
         self.real = scenario.numerics == "real"
-        self.there = places(scenario.protocol, scenario.cluster, scenario.network, real=self.real)
+        self.there = places(scenario.protocol, scenario.cluster, scenario.network, real=self.real, partitions=scenario.model.partitions)
         self._record = journal.recorder("cluster", 0, loop.now)
         self.roles = [role.name for role in roles(scenario, real=self.real)]
         self.machines = {name: self.machine(name) for name in self.there.machines}

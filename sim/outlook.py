@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.job import SUPERVISOR, role_kind
+from core.job import SUPERVISOR, role_kind, unit_of
 from core.journal import one_line
 from core.shard import Shard
 from scenarios.units import in_words
@@ -115,6 +115,7 @@ class Outlook:
 
     def somebody_is_gone(self) -> None:
         """With too few replicas left that may ever start again nothing more is learnt."""
-        left = sum(role_kind(name) == "replica" and self.cluster.holds.get(name) != math.inf for name in self.cluster.roles)
+        replicas = [name for name in self.cluster.roles if role_kind(name) == "replica"]
+        left = len({unit_of(name) for name in replicas} - {unit_of(name) for name in replicas if self.cluster.holds.get(name) == math.inf})
         if left < self.cluster.plan.scenario.protocol.needed_replicas and not self.cluster.finished:
             self.cluster.head.conclude(f"only {left} replicas are left" if left else "no replica is left")

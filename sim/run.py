@@ -119,7 +119,7 @@ class Run:
         """Samples a second that the job has learnt from, in so many; replicas' share of time that went into computing, and what part of that was in vain."""
         accounts, portions = self.cluster.settle(), self.tally.portions
         replicas = [spent for role, spent in accounts.roles.items() if role_kind(role) == "replica"]
-        whole_s, computed = sum(map(sum, replicas)), sum(accounts.samples.values())
+        whole_s, computed = sum(map(sum, replicas)), sum(accounts.samples.values()) / self.plan.job.partitions
         computing_s = sum(spent[State.COMPUTING] + spent[State.LOST_WORK] for spent in replicas)
         if portions["given"]:
             counted = computed * (1 - portions["wasted"] / portions["given"])

@@ -14,7 +14,7 @@ class Payload(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class RequestEnvelope(_message.Message):
-    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "ticket", "room", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document", "fetch_point")
+    __slots__ = ("job", "sender", "incarnation", "addressee_life", "payload", "ticket", "room", "join", "fetch", "push", "ask", "finish", "copy", "install", "relay", "document", "fetch_point", "crossing")
     JOB_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class RequestEnvelope(_message.Message):
     RELAY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     FETCH_POINT_FIELD_NUMBER: _ClassVar[int]
+    CROSSING_FIELD_NUMBER: _ClassVar[int]
     job: str
     sender: str
     incarnation: int
@@ -49,7 +50,8 @@ class RequestEnvelope(_message.Message):
     relay: Relay
     document: Document
     fetch_point: FetchPoint
-    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., ticket: _Optional[str] = ..., room: _Optional[str] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., fetch_point: _Optional[_Union[FetchPoint, _Mapping]] = ...) -> None: ...
+    crossing: Pass
+    def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., incarnation: _Optional[int] = ..., addressee_life: _Optional[int] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., ticket: _Optional[str] = ..., room: _Optional[str] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., relay: _Optional[_Union[Relay, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ..., fetch_point: _Optional[_Union[FetchPoint, _Mapping]] = ..., crossing: _Optional[_Union[Pass, _Mapping]] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ()
@@ -76,6 +78,16 @@ class Push(_message.Message):
     samples: int
     based_on: int
     def __init__(self, sequence: _Optional[int] = ..., gradients: _Optional[int] = ..., samples: _Optional[int] = ..., based_on: _Optional[int] = ...) -> None: ...
+
+class Pass(_message.Message):
+    __slots__ = ("round", "phase", "message")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    phase: str
+    message: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[str] = ..., message: _Optional[int] = ...) -> None: ...
 
 class Ask(_message.Message):
     __slots__ = ()

@@ -14,6 +14,7 @@ from core.job import Job, Shared, Stop
 from core.messages import Ask, Fetch, Join, Progress, Push, Refused, Request, Sender
 from core.rules import Sgd
 from core.shard import Shard
+from core.team import Alone
 from core.work import Diverged
 from tests.core.fakes import FakeNode, LoopNode, Steps, Unit, served_by
 
@@ -38,7 +39,7 @@ class World:
         self.node.answer = served_by(dict(self.shards), Sender("replica/0", 1), latency_s)
 
     def run(self) -> None:
-        self.node.run(replica(self.node, self.job, self.network, Steps(), self.leaving))
+        self.node.run(replica(self.node, self.job, self.network, Steps(), self.leaving, Alone(self.node, self.network)))
 
     def asked(self, kind: type[Request[Any]], shard: str = "shard/0") -> list[tuple[float, Any]]:
         return [(time_s, request) for time_s, peer, request in self.node.calls if isinstance(request, kind) and peer == shard]

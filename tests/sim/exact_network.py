@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from core.work import Cost, Gradient, Quality, Work
-from scenarios.plan import BYTES_OF_FLOAT32, Plan, job
+from scenarios.plan import BYTES_OF_FLOAT32, Plan, job, sharing
 from scenarios.protocols import Sandblaster, Synchronous
 from scenarios.schema import Scenario
 
@@ -103,7 +103,9 @@ def prepared(scenario: Scenario) -> Plan:
     assert isinstance(scenario.protocol, Sandblaster | Synchronous)
     network: Any = ExactNetwork(cost.flops)
     scale = cost.parameters * BYTES_OF_FLOAT32 / network.initial().nbytes
-    return Plan(scenario, job(scenario, WIDTH, 0), network, partial(minibatches, scenario.protocol), Numbers, scale)
+    return Plan(
+        scenario, job(scenario, sharing(scenario, WIDTH, None), 0), network, partial(minibatches, scenario.protocol), Numbers, scale
+    )
 
 
 def minibatches(protocol: Sandblaster | Synchronous, number: int, _: int) -> Minibatches | Own:

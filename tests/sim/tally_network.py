@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from core.work import Cost, Gradient, Minibatches, NoPortions, Quality, Work
-from scenarios.plan import BYTES_OF_FLOAT32, Plan, job
+from scenarios.plan import BYTES_OF_FLOAT32, Plan, job, sharing
 from scenarios.schema import Scenario
 
 
@@ -113,4 +113,4 @@ def prepared(scenario: Scenario) -> Plan:
     assert (scenario.protocol.batch, scenario.protocol.rule.kind) == (1, "sgd")
     network = TallyNetwork(shards, cost.parameters // shards * BYTES_OF_FLOAT32, cost.flops)
     data: Callable[[int, int], Minibatches] = lambda number, life: Steps(f"replica/{number}", life)  # noqa: E731
-    return Plan(scenario, job(scenario, len(network), 0), network, data, NoPortions, 1.0)
+    return Plan(scenario, job(scenario, sharing(scenario, len(network), None), 0), network, data, NoPortions, 1.0)

@@ -1,0 +1,86 @@
+"""Where one machine of a replica receives what the others send: each thing once, kept until the round that it is for.
+
+All machines of a replica live the same life, and go through the same rounds, at most one apart.  What is of an earlier life is refused; what
+comes again is acknowledged again and dropped; what is of a later life has come too early, and its sender must try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.job import unit_of
+from core.messages import Accepted, Behind, Refusal, Request, Sender
+from core.node import Node, Outcome
+from core.passing import Pass, Word
+from core.phases import Arrival
+
+AHEAD = 1
+"""Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
+
+
+class Inbox:
+    """Of one life of one machine of a replica."""
+
+    def __init__(self, node: Node, expected: Mapping[Arrival, tuple[str, int]], deliver: Callable[[Arrival | str, Any], None]) -> None:
+        """`expected`: every message that may come, with its sender and a number that its elements are a multiple of.
+
+        `deliver` is handed what has come for the present round: a message's vector, or a word by its sender.
+        """
+        self.node, self.expected, self.deliver = node, expected, deliver
+        self.round = 0
+        self._early: list[tuple[Arrival | str, Any]] = []
+        """For the next round."""
+        self._seen: dict[int, set[Arrival | str]] = {}
+
+    def handle(self, request: Request[Any], sender: Sender) -> Outcome:
+        """Keep what is meant for a round that is not over."""
+        if not isinstance(request, Pass | Word):
+            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+        if unit_of(sender.name) != unit_of(self.node.name):
+            return self.refuse(sender, f"{sender.name} is no machine of {unit_of(self.node.name)}")
+        if sender.incarnation != self.node.incarnation:
+            return self.other_life(sender)
+        if request.round > self.round + AHEAD:
+            return self.refuse(sender, f"round {request.round} is ahead of round {self.round}")
+        key: Arrival | str = sender.name
+        if isinstance(request, Pass):
+            key = Arrival(request.phase, request.message)
+            if fault := self.unfit(key, request.vector, sender):
+                return self.refuse(sender, fault)
+        if request.round >= self.round and key not in (seen := self._seen.setdefault(request.round, set())):
+            seen.add(key)
+            kept = request if isinstance(request, Word) else request.vector[0 : len(request.vector)].clone()
+            if request.round == self.round:
+                self.deliver(key, kept)
+            else:
+                self._early.append((key, kept))
+        return Outcome(Accepted(0))
+
+    def unfit(self, arrival: Arrival, vector: Any, sender: Sender) -> str:
+        """Why this message cannot be one of ours ("" if it can)."""
+        source, multiple = self.expected.get(arrival, ("", 1))
+        if source != sender.name:
+            return f"message {arrival.message} {arrival.phase} is not for {self.node.name} to have of {sender.name}"
+        return (
+            ""
+            if len(vector) and len(vector) % multiple == 0
+            else f"message {arrival.message} of {len(vector)} elements, not so many times {multiple}"
+        )
+
+    def other_life(self, sender: Sender) -> Outcome:
+        if sender.incarnation < self.node.incarnation:
+            return self.refuse(sender, f"{sender.name} lives life {sender.incarnation}, {self.node.name} lives {self.node.incarnation}")
+        return Outcome(Behind())
+
+    def refuse(self, sender: Sender, reason: str) -> Outcome:
+        self.node.record("refused", sender.label, 0, 0.0, reason)
+        return Outcome(Refusal(reason))
+
+    def enter(self, number: int) -> None:
+        """A round begins, and the one before is over."""
+        self.round = number
+        self._seen.pop(number - 1, None)
+        early, self._early = self._early, []
+        for key, kept in early:
+            self.deliver(key, kept)

@@ -1,0 +1,262 @@
+"""A replica on one machine, or on several that compute one minibatch together (paper, section 3).
+
+Both drivers (`core/downpour.py`, `core/sandblaster.py`) run on each machine of a replica, on that machine's own parameters, and with its own
+shards.  What they share goes through a team: the gradient of a minibatch, and whether and how to go on.  Of a replica of one machine that is
+a computation and nothing else.
+
+    minibatch: the upward phase, states to whoever needs them; the downward phase, gradients back     gradient
+               the first machine hears from all the others that they are through, and tells them      agree
+
+A gradient is given to the driver, which pushes it, only when every machine is through: the gradient of a minibatch that one
+of them did not live to finish reaches no shard, not even in part.  A machine that is lost takes the whole replica's life with it
+(`core/membership.py`): the others wait for it for ever, and are ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from core.coordination import Task
+from core.inbox import Inbox
+from core.job import Job, partition_number, replica_name, role_number
+from core.lane import Flight
+from core.messages import Accepted, CallFailed, Finished, Refused, Request
+from core.node import Node
+from core.partitioning import Partitioned
+from core.passing import Pass, Word
+from core.phases import Arrival, Ledger, Phases
+from core.work import Cost, Gradient, Network, Partition, Work
+
+
+class Team(Protocol):
+    """What a driver asks of the machines of its replica."""
+
+    def over(self, *, finished: bool, leaving: bool) -> bool:
+        """Shall no further minibatch begin?  What this machine says for itself may be heard one minibatch later."""
+
+    async def gradient(self, parameters: Any, batch: Any) -> Gradient:
+        """Of this machine's parameters, once every machine is through with the minibatch; the first machine has the loss, too."""
+
+    async def agree(self, *, well: bool) -> bool:
+        """Is all well everywhere?"""
+
+    async def told(self, ask: Callable[[], Awaitable[Task | Finished]]) -> Task | Finished:
+        """What the first machine, which alone asks, has been told."""
+
+    def anew(self) -> None:
+        """What was over is; something else begins."""
+
+
+class Alone:
+    """The one machine of a replica."""
+
+    def __init__(self, node: Node, network: Network) -> None:
+        self.node, self.network = node, network
+
+    def over(self, *, finished: bool, leaving: bool) -> bool:
+        return finished or leaving
+
+    async def gradient(self, parameters: Any, batch: Any) -> Gradient:
+        return await self.node.compute(self.network.gradient(parameters, batch))
+
+    async def agree(self, *, well: bool) -> bool:
+        return well
+
+    async def told(self, ask: Callable[[], Awaitable[Task | Finished]]) -> Task | Finished:
+        return await ask()
+
+    def anew(self) -> None:
+        pass
+
+
+class Together:
+    """One of several machines of a replica."""
+
+    def __init__(self, node: Node, job: Job, partitioned: Partitioned, partition: Partition) -> None:
+        self.node, self.partition, self.deadline_s = node, partition, job.deadline_s
+        self.partitioned, self.machine = partitioned, partition_number(node.name)
+        self.names = [replica_name(role_number(node.name), machine) for machine in range(partitioned.machines)]
+        self.first = self.machine == 0
+        self.phases = Phases(partitioned, self.machine)
+        self._upward = Phases(partitioned, self.machine, down=False)
+        self.inbox = Inbox(node, self.expected(), self.delivered)
+        self._round = 0
+        self._finished = self._leaving = self._over = False
+        self._ledger: Ledger | None = None
+        self._came: list[tuple[Arrival, Any]] = []
+        """Messages that the computation has not been handed yet, since it may be under way."""
+        self._words: list[Word] = []
+        self._news: asyncio.Future[None] | None = None
+        self._refused: Refused | None = None
+        self._repeating: set[asyncio.Task[None]] = set()
+
+    def expected(self) -> dict[Arrival, tuple[str, int]]:
+        """Every message that others may send here."""
+        up = {Arrival("up", message.number): (self.names[message.source], message.elements) for message in self.phases.comes}
+        return up | {Arrival("down", message.number): (self.names[message.destination], message.elements) for message in self.phases.goes}
+
+    # one minibatch
+
+    def over(self, *, finished: bool, leaving: bool) -> bool:
+        self._finished, self._leaving = finished, leaving
+        return self._over
+
+    async def gradient(self, parameters: Any, batch: Any) -> Gradient:
+        computation, messages, nbytes = await self.minibatch(self.phases, parameters, batch)
+        gradient: Gradient = await self.node.compute(Work(computation.gradient, Cost()))
+        self.node.record("passed", "", messages, nbytes)
+        word = await self.say(Word(0, True, self._finished, self._leaving, gradient.loss))
+        self._over = word.finished or word.leaving
+        return gradient._replace(loss=word.value if self.first else None)
+
+    def anew(self) -> None:
+        self._finished = self._leaving = self._over = False
+
+    async def infer(self, parameters: Any, batch: Any) -> Any:
+        """The upward phase alone: the computation, which has this machine's share of the graph's outputs."""
+        computation, _, _ = await self.minibatch(self._upward, parameters, batch)
+        await self.agree(well=True)
+        return computation
+
+    async def minibatch(self, phases: Phases, parameters: Any, batch: Any) -> tuple[Any, int, int]:
+        """Both phases; the computation, and the messages and bytes that it sent."""
+        self._ledger = ledger = phases.begin()
+        computation = self.partition.begin(parameters, batch)
+        self.enter()
+        sent = nbytes = 0
+        leaving, vectors = phases.at_once, [computation.payload(arrival) for arrival in phases.at_once]
+        while True:
+            for arrival, vector in zip(leaving, vectors, strict=True):
+                sent, nbytes = sent + 1, nbytes + vector.nbytes
+                self.send(self.peer(arrival), Pass(self._round, arrival.phase, arrival.message, vector))
+            while not (ledger.ready or ledger.done):
+                await self.news()
+            came, self._came = self._came, []
+            for arrival, vector in came:
+                computation.take(arrival, vector)
+            task = ledger.next()
+            if task is None:
+                self._ledger = None
+                return computation, sent, nbytes
+            leaving = ledger.leaving(task)
+            vectors = await self.node.compute(computation.work(task, leaving))
+            ledger.computed(task)
+
+    def delivered(self, key: Arrival | str, kept: Any) -> None:
+        """Something has come for this round."""
+        if isinstance(key, str):
+            self._words.append(kept)
+            self.wake()
+        elif self._ledger is not None and self._ledger.arrived(key):
+            self._came.append((key, kept))
+            if self._ledger.ready or self._ledger.done:
+                self.wake()
+
+    def peer(self, arrival: Arrival) -> str:
+        """Where a message goes."""
+        message = self.partitioned.messages[arrival.message]
+        return self.names[message.destination if arrival.phase == "up" else message.source]
+
+    # words
+
+    async def agree(self, *, well: bool) -> bool:
+        return (await self.say(Word(0, well))).well
+
+    async def told(self, ask: Callable[[], Awaitable[Task | Finished]]) -> Task | Finished:
+        """The first machine asks, and passes on what it hears."""
+        if self.first:
+            answer = await ask()
+            self.enter()
+            if isinstance(answer, Finished):
+                self.tell_all(Word(self._round, finished=True))
+            else:
+                self.tell_all(Word(self._round, point=answer.point, portions=answer.portions))
+            return answer
+        self.enter()
+        word = (await self.words(1))[0]
+        return Finished("as the first machine was told") if word.finished else Task(word.point, word.portions)
+
+    async def say(self, word: Word) -> Word:
+        """Tell the first machine, which tells everybody what came of it."""
+        self.enter()
+        word.round = self._round
+        if not self.first:
+            self.send(self.names[0], word)
+            return (await self.words(1))[0]
+        words = [word, *await self.words(len(self.names) - 1)]
+        values = [one.value for one in words if one.value is not None]
+        result = Word(
+            self._round, all(one.well for one in words), all(one.finished for one in words), any(one.leaving for one in words),
+            sum(values) if values else None,
+        )  # fmt: skip
+        self.tell_all(result)
+        return result
+
+    async def words(self, count: int) -> list[Word]:
+        """So many of this round."""
+        while len(self._words) < count:
+            await self.news()
+        found, self._words = self._words, []
+        return found
+
+    def tell_all(self, word: Word) -> None:
+        for name in self.names[1:]:
+            self.send(name, word)
+
+    # messages
+
+    def enter(self) -> None:
+        """The next round begins."""
+        self._round += 1
+        self.inbox.enter(self._round)
+
+    async def news(self) -> None:
+        """Wait until something has come.  Raises Refused once another machine says that it lives a later life."""
+        if self._refused is not None:
+            raise self._refused
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+        if self._refused is not None:
+            raise self._refused
+
+    def wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def send(self, peer: str, request: Request[Any]) -> None:
+        """Have it arrive, however often that takes."""
+        self.node.call(peer, request).add_done_callback(lambda call: self.answered(peer, request, call))
+
+    def answered(self, peer: str, request: Request[Any], call: asyncio.Future[Any]) -> None:
+        if call.cancelled():
+            return
+        error = call.exception()
+        if error is None and isinstance(call.result(), Accepted):
+            return
+        if isinstance(error, Refused):
+            self.turned_away(error)
+            return
+        if error is not None and not isinstance(error, CallFailed):
+            raise error
+        task = asyncio.ensure_future(self.repeat(peer, request))
+        self._repeating.add(task)
+        task.add_done_callback(self._repeating.discard)
+
+    async def repeat(self, peer: str, request: Request[Any]) -> None:
+        """Until it is there, or of no use any more."""
+        pause_s = self.deadline_s / 16
+        while True:
+            await asyncio.sleep(pause_s * (0.5 + self.node.random.random()))
+            pause_s = min(2 * pause_s, self.deadline_s)
+            try:
+                if isinstance(await Flight(self.node, peer, request, self.deadline_s).arrival(), Accepted):
+                    return
+            except Refused as error:
+                self.turned_away(error)
+                return
+
+    def turned_away(self, error: Refused) -> None:
+        self._refused = error
+        self.wake()
