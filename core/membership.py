@@ -377,6 +377,8 @@ class Membership:
             return
         waiting = [role for role in self.roles.values() if role.state is State.WAITING and role.not_before_s <= now]
         sites = {m.name: m.site for m in self.machines.values() if self.hears(m)} if waiting else {}
+        # Of those that begin anew together, first whoever has a home: so that nobody new moves in there while a machine is free.
+        waiting.sort(key=lambda role: unit_of(role.name) == role.name or role.machine not in sites)
         for role in waiting:
             home = self.machines.get(role.machine)
             if home is not None and role.machine in sites and not home.site.lacks(role.needs) and not role.keeps and not apart(role.name):
