@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.job import COORDINATOR, SUPERVISOR, Durability, role_kind, shard_of
+from core.job import COORDINATOR, SUPERVISOR, Durability, role_kind, shard_of, unit_of
 from core.journal import Record
 from core.pushes import BUNDLES
 
@@ -38,6 +38,7 @@ RULES: dict[str, str] = {
     "finished is finished": "a shard that has finished counts all its updates, and applies nothing more in that life",
     "a warm start ends once": "a shard's life in which Downpour is over counts all its updates, and applies only the coordinator's steps",
     "staleness is a distance": "no gradient is older than the shard, or from its future",
+    "no half gradients": "a machine of a replica pushes only gradients of minibatches with which every machine of that life was through",
     "lives are granted once": "a life begins once, after it was granted, and is not granted again afterwards",
 }
 
@@ -147,6 +148,12 @@ class _Reader:
     """For each shard, its lives and its mirror's that were lost since there last were two copies of it."""
     excused: dict[str, int] = field(default_factory=dict)
     """The life before which a shard's lives may have lost what they acknowledged: both copies were gone, or taken for it."""
+    units: dict[str, set[str]] = field(default_factory=dict)
+    """The machines of each replica that is split over several."""
+    passed: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """With how many minibatches each life of one was through, and the line that says so of the last."""
+    carried: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    """How many gradients a life has pushed to a shard."""
     applied_by: dict[PushId, int] = field(default_factory=dict)
     """The latest life of its shard that applied a push."""
 
@@ -278,6 +285,21 @@ class _Reader:
             self.broken("pushed in sequence", f"{push} follows {last}", earlier, line)
         self.sequences[key] = push.sequence, line
         self.gradients[push] = int(record.value)
+        if (unit := unit_of(record.node)) != record.node:
+            self.made_whole(line, push, unit)
+
+    def on_passed(self, line: int, record: Record) -> None:
+        before, _ = self.passed.get((record.node, record.life), (0, 0))
+        self.passed[record.node, record.life] = before + 1, line
+
+    def made_whole(self, line: int, push: PushId, unit: str) -> None:
+        """Had every machine of the replica computed all that this life has pushed so far?"""
+        lane = push.sender, push.life, push.shard
+        self.carried[lane] = carried = self.carried.get(lane, 0) + self.gradients[push]
+        for machine in sorted(self.units[unit]) if self.one_clock else [push.sender]:
+            count, last = self.passed.get((machine, push.life), (0, 0))
+            if count < carried:
+                self.broken("no half gradients", f"{push} carries gradient {carried}; {machine} was through with {count}", last, line)
 
     def on_acknowledged(self, line: int, record: Record) -> None:
         push = PushId(record.node, record.life, record.peer, record.number)
@@ -300,6 +322,8 @@ class _Reader:
         if key in self.started and self.one_clock:
             self.broken("lives are granted once", f"{key[0]}#{key[1]} is granted and has begun", self.started[key], line)
         self.granted.setdefault(key, line)
+        if (unit := unit_of(record.peer)) != record.peer:
+            self.units.setdefault(unit, set()).add(record.peer)
 
     on_promoted = on_granted
 

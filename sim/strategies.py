@@ -154,22 +154,36 @@ def promises(draw: st.DrawFn, durabilities: Sequence[str]) -> Tables:
     }
 
 
+SPLIT = [64, 40, 10]
+"""Widths of a network that can be split.  A minibatch takes `STEP_MS` on a machine of `SPLIT_SPEED`."""
+
+SPLIT_SPEED = "360 kFLOP/s"
+
+
 @st.composite
-def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "timing", **limits: Any) -> Tables:
-    """A healthy cluster and its job; `limits` are those of the strategy of that kind.  Real numerics bring an evaluator."""
+def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "timing", partitions: int = 1, **limits: Any) -> Tables:
+    """A healthy cluster and its job; `limits` are those of the strategy of that kind.  Real numerics bring an evaluator.
+
+    `partitions`: if more than one, replicas are split over two to so many machines.
+    """
     protocol: Tables = draw(PROTOCOLS[kind][0](**limits))
-    roles = len(role_names(protocol_of(protocol), real=numerics == "real"))
+    model: Tables = {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}}
+    split = draw(st.integers(2, partitions)) if partitions > 1 else 1
+    if split > 1:
+        model = {"layers": SPLIT, "partitions": split}
+        protocol["shards"] = max(protocol["shards"], split)
+    roles = len(role_names(protocol_of(protocol), real=numerics == "real", partitions=split))
     machines = draw(st.just(roles) | st.integers(1, roles + 2))
     return {
         "schema": 1,
         "seed": draw(st.integers(0, 1000)),
         "numerics": numerics,
-        "model": {"layers": [64, 10], "cost": {"parameters": PARAMETERS, "flops": f"{STEP_MS} MFLOP"}},
+        "model": model,
         **({"data": {"source": "synthetic", "samples": SAMPLES}} if numerics == "timing" and "portions" in protocol else {}),
         "protocol": protocol,
         "cluster": {
             "machines": machines,
-            "speed": {"median": "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
+            "speed": {"median": SPLIT_SPEED if split > 1 else "1 GFLOP/s", "sigma": draw(st.sampled_from((0, 0.3)))},
             "jitter": {"sigma": draw(st.sampled_from((0, 0.3)))},
             "memory_bandwidth": "100 MB/s",
             "disk": draw(st.sampled_from(("2 MB/s", "200 kB/s"))),
@@ -211,8 +225,9 @@ def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[s
     if protocol.durability not in ("snapshot", "log"):
         kinds = [kind for kind in kinds if kind != "slow-disk"] or kinds
     there = places(
-        protocol, Cluster.model_validate(cluster["cluster"]), Network.model_validate(cluster["network"]), real=cluster["numerics"] == "real"
-    )
+        protocol, Cluster.model_validate(cluster["cluster"]), Network.model_validate(cluster["network"]), real=cluster["numerics"] == "real",
+        partitions=cluster["model"].get("partitions", 1),
+    )  # fmt: skip
     present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
 
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often

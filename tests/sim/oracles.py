@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from core.checks import Findings, PushId, check, push_of
 from core.durability import LOG_LIMIT, Mirror
-from core.job import shard_of
+from core.job import partition_number, shard_of
 from core.journal import Record, read
 from core.shard import Shard
 from core.timings import GIVE_UP_AFTER, Timings, pause_before
-from scenarios.schema import Scenario
+from models.catalogue import BUNDLED
+from scenarios.schema import DeclaredCost, Scenario
 from scenarios.topology import wire
 from scenarios.wiring import machine_names
 from sim.run import Run
@@ -105,6 +106,8 @@ def misread(done: Trial, carried: dict[PushId, list[Mark]]) -> Iterator[str]:
             history.append(history[-1].union(marks))
             states[history[-1]] = len(history) - 1
         for mark, seen in network.seen.items():
+            if shared.partition != partition_number(mark.replica):
+                continue  # the machine has nothing to do with that shard
             if frozenset(seen[number]) not in states or set(seen[number].values()) > {1.0}:
                 yield f"{mark} was computed on parameters that {shared.name} never had: {seen[number]}"
 
@@ -143,6 +146,17 @@ def narrowest(scenario: Scenario) -> float:
     return min(wire(scenario.network, machines).links.values())
 
 
+HOPS = 8
+"""Of a minibatch on several machines, one after the other: up to the classes and the loss, down again, and the agreement."""
+
+
+def split_cost(scenario: Scenario) -> DeclaredCost:
+    """Of the network that is split in drawn scenarios."""
+    network = BUNDLED["mlp"]
+    layers = scenario.model.layers
+    return DeclaredCost.model_construct(parameters=network.parameters(layers), flops=network.flops_per_sample(layers))
+
+
 def bound_s(scenario: Scenario) -> float:
     """How long a job may take once nothing fails any more, from whatever state the faults left it in.
 
@@ -155,14 +169,15 @@ def bound_s(scenario: Scenario) -> float:
     again and again wait; and a shard reads what it kept.
     """
     protocol, cluster, network = scenario.protocol, scenario.cluster, scenario.network
-    cost = scenario.model.cost
-    assert cost is not None
+    cost = scenario.model.cost or split_cost(scenario)
     waiting = 4 * 4 + (10 * (protocol.replicas - 1) if protocol.warmstart else 0)
     slice_bytes = 4 * cost.parameters / protocol.shards
     step = cost.flops / cluster.speed.median * 2.72 ** (3 * (cluster.speed.sigma + cluster.jitter.sigma))
     sent_s = protocol.replicas * protocol.shards * slice_bytes / narrowest(scenario)
     applied_s = 3 * (protocol.replicas + protocol.shards) * slice_bytes / cluster.memory_bandwidth
     round_trip = 2 * (LONGEST_LATENCY * network.latency.mean_s + sent_s + applied_s)
+    if scenario.model.partitions > 1:
+        round_trip += HOPS * LONGEST_LATENCY * network.latency.mean_s
     updates = protocol.stop.updates
     assert updates is not None
     timings, written_s = Timings(protocol.detect_within), slice_bytes / cluster.disk

@@ -9,12 +9,16 @@ It charges what the phantom network of the same scenario charges: `simctl run` o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from core.job import Shared
+from core.partitioning import Partitioned
+from core.phases import Arrival, Task
+from core.vector import Phantom
 from core.work import Cost, Gradient, Minibatches, NoPortions, Quality, Work
-from scenarios.plan import BYTES_OF_FLOAT32, Plan, job, sharing
+from scenarios.plan import BYTES_OF_FLOAT32, Plan, job, plan, sharing
 from scenarios.schema import Scenario
 
 
@@ -105,8 +109,93 @@ class Steps(NamedTuple):
         return Mark(self.replica, self.life, step)
 
 
+class Tagged(Phantom):
+    """What crosses between machines of a replica: it has a size, and says of which gradient it is."""
+
+    __slots__ = ("mark",)
+
+    def __init__(self, count: int, mark: Mark) -> None:
+        super().__init__(count)
+        self.mark = mark
+
+    def __getitem__(self, part: slice) -> Tagged:
+        return Tagged(super().__getitem__(part).count, self.mark)
+
+
+@dataclass(slots=True)
+class TallyPartition:
+    """`core.work.Partition`: one machine's share of a tally network; its marks have the name of the machine."""
+
+    network: TallyNetwork
+    partitioned: Partitioned
+    number: int
+    shards: range
+    """Of the whole network's."""
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def initial(self) -> Marks:
+        return Marks([{} for _ in self.shards], self.network.bytes_of_element)
+
+    def begin(self, parameters: Marks, batch: Mark) -> TallyComputation:
+        mine = batch._replace(replica=f"{batch.replica}/{self.number}")
+        self.network.again += [mine] if mine in self.network.seen else []
+        self.network.seen[mine] = [{} for _ in range(self.network.shards)]
+        for shard, seen in zip(self.shards, parameters.clone().elements, strict=True):
+            self.network.seen[mine][shard] = seen
+        return TallyComputation(self, batch, mine)
+
+
+@dataclass(slots=True)
+class TallyComputation:
+    """`core.work.Computation`: takes nothing but what is of the same minibatch of the same life."""
+
+    partition: TallyPartition
+    batch: Mark
+    mine: Mark
+
+    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Tagged]]:
+        placed = self.partition.partitioned.parts[task.part]
+        flops = placed.flops if task.direction == "forward" else placed.flops_down
+        return Work(lambda: [self.payload(arrival) for arrival in leaving], Cost(flops, 0.0))
+
+    def payload(self, arrival: Arrival) -> Tagged:
+        return Tagged(self.partition.partitioned.messages[arrival.message].count(1), self.batch)
+
+    def take(self, arrival: Arrival, vector: Tagged) -> None:
+        assert vector.mark == self.batch, f"{arrival} of {vector.mark} came into {self.batch}"
+
+    def gradient(self) -> Gradient:
+        return Gradient(Marks([{self.mine: -1.0} for _ in self.partition.shards], self.partition.network.bytes_of_element), None, 1)
+
+
+@dataclass(slots=True)
+class SplitTally(Plan):
+    """A plan of a tally network that is split."""
+
+    def partition(self, number: int) -> TallyPartition:
+        assert self.partitioned is not None
+        assert isinstance(self.network, TallyNetwork)
+        own = [place for place, shared in enumerate(self.job.shards) if shared.partition == number]
+        return TallyPartition(self.network, self.partitioned, number, range(own[0], own[-1] + 1))
+
+
+def prepared_split(scenario: Scenario) -> Plan:
+    """The same where replicas are split: the graph is the scenario's own, and so is what crosses; a shard's slice is one mark of its size."""
+    phantom = plan(scenario)
+    assert phantom.partitioned is not None
+    count = len(phantom.job.shards)
+    network = TallyNetwork(count, len(phantom.network) // count * BYTES_OF_FLOAT32, 0.0)
+    shards = tuple(Shared(shared.name, slice(place, place + 1), shared.partition) for place, shared in enumerate(phantom.job.shards))
+    data: Callable[[int, int], Minibatches] = lambda number, life: Steps(f"replica/{number}", life)  # noqa: E731
+    return SplitTally(scenario, job(scenario, shards, 0), network, data, NoPortions, 1.0, partitioned=phantom.partitioned)
+
+
 def prepared(scenario: Scenario) -> Plan:
     """A plan that trains a tally, at the cost that the scenario declares."""
+    if scenario.model.partitions > 1:
+        return prepared_split(scenario)
     cost, shards = scenario.model.cost, scenario.protocol.shards
     assert cost is not None
     assert cost.parameters % shards == 0

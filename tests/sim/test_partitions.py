@@ -1,0 +1,179 @@
+"""Replicas of several machines: whatever fails, no half gradients, the others go on, and the replica comes back as a unit.
+
+What crosses says of which minibatch of which life it is, and whoever takes anything else fails the run (`tally_network.TallyComputation`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import currently_in_test_context, given, note, settings
+
+from core.inbox import Inbox
+from core.messages import Accepted, Request, Sender
+from core.node import Outcome
+from core.passing import Word
+from core.team import Together
+from sim.strategies import Tables, scenario, tables, toml
+from tests.sim.oracles import Trial, trial, wrong
+from tests.sim.schedules import crash
+
+thoroughly = settings(max_examples=max(60, settings().max_examples // 2))
+
+SPLIT: dict[str, Any] = {"partitions": 3, "replicas": 3, "rounds": 8}
+
+
+def run(drawn: Tables, **options: Any) -> Trial:
+    if currently_in_test_context():
+        note(toml(drawn))
+    return trial(scenario(drawn), **options)
+
+
+@thoroughly
+@given(tables(**SPLIT))
+def test_no_half_gradient_counts_and_the_job_ends_whatever_fails(drawn: Tables) -> None:
+    assert wrong(run(drawn)) == []
+
+
+@thoroughly
+@given(tables(**SPLIT))
+def test_nothing_of_it_depends_on_the_order_of_what_happens_at_once(drawn: Tables) -> None:
+    assert wrong(run(drawn, ties=1)) == []
+
+
+@settings(max_examples=10)
+@given(tables(**SPLIT))
+def test_the_same_scenario_has_the_same_journal(drawn: Tables) -> None:
+    assert run(drawn).records == run(drawn).records
+
+
+def split(*faults: Tables, machines: int = 12, **protocol: Any) -> Tables:
+    """Two replicas of three machines each and three shards, without luck; up at 100 ms, then a step about every 30 ms."""
+    return {
+        "schema": 1,
+        "numerics": "timing",
+        "model": {"layers": [64, 40, 10], "partitions": 3},
+        "protocol": {
+            "kind": "downpour", "replicas": 2, "shards": 3, "batch": 1, "rule": {"kind": "sgd", "learning_rate": 1}, "local_rate": 0,
+            "detect_within": "100 ms", "deadline": "1 s", "stop": {"updates": 40},
+        } | protocol,
+        "cluster": {"machines": machines, "speed": "360 kFLOP/s", "memory_bandwidth": "100 MB/s", "disk": "10 MB/s", "start_up": "100 ms"},
+        "network": {"model": "fifo", "nic": "10 MB/s", "latency": "1 ms"},
+        "fault": list(faults),
+    }  # fmt: skip
+
+
+def grants(done: Trial, unit: str) -> list[tuple[str, int, str]]:
+    return [(r.peer, r.number, r.note) for r in done.records if r.event == "granted" and r.peer.startswith(f"{unit}/")]
+
+
+def test_a_machine_that_is_lost_takes_its_replica_with_it_onto_a_spare_machine_and_the_other_replica_goes_on() -> None:
+    done = run(split(crash("machine/4", "300 ms", "60 s")))
+    assert wrong(done) == []
+    assert grants(done, "replica/0") == [
+        ("replica/0/0", 1, "machine/3"), ("replica/0/1", 1, "machine/4"), ("replica/0/2", 1, "machine/5"),
+        ("replica/0/0", 2, "machine/3"), ("replica/0/2", 2, "machine/5"), ("replica/0/1", 2, "machine/9"),
+    ]  # fmt: skip
+    assert {life for _, life, _ in grants(done, "replica/1")} == {1}
+    lost_s, back_s = (
+        next(r.time_s for r in done.records if (r.event, r.peer) == one) for one in (("crashed", "machine/4"), ("started", "replica/0/1"))
+    )
+    back_s = max(r.time_s for r in done.records if (r.event, r.peer) == ("started", "replica/0/1"))
+    between = [r for r in done.records if r.event == "applied" and r.peer.startswith("replica/1/") and lost_s < r.time_s < back_s]
+    assert between
+
+
+def test_without_a_spare_machine_the_replica_shares_one_and_waits_for_none() -> None:
+    done = run(split(crash("machine/4", "300 ms", "60 s"), machines=9))
+    assert wrong(done) == []
+    assert {life for _, life, _ in grants(done, "replica/0")} == {1, 2}
+
+
+def test_all_machines_of_a_replica_live_the_same_life() -> None:
+    """Whoever is lost while others wait to begin must not fall behind them."""
+    done = run(
+        split(crash("replica/0/0", "300 ms", "50 ms"), crash("replica/0/2", "310 ms", "400 ms"), crash("replica/0/1", "450 ms", "10 ms"))
+    )
+    assert wrong(done) == []
+    lives: dict[str, list[int]] = {}
+    for record in done.records:
+        if record.event == "joined" and record.node.startswith("replica/0/"):
+            lives.setdefault(record.node, []).append(record.life)
+    assert len({max(found) for found in lives.values()}) == 1
+
+
+# planted bugs
+
+
+def push_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A gradient is pushed as soon as its own machine has it, whether or not the others will."""
+
+    async def hasty(self: Together, word: Word) -> Word:
+        self.enter()
+        return word
+
+    patch.setattr(Together, "say", hasty)
+
+
+def forget_the_round(patch: pytest.MonkeyPatch) -> None:
+    """Whatever comes is taken for the present round's: what a repetition brings again is a tensor of the step before."""
+    handle = Inbox.handle
+
+    def timeless(self: Inbox, request: Request[Any], sender: Sender) -> Outcome:
+        if hasattr(request, "round"):
+            request.round = max(request.round, self.round)
+        return handle(self, request, sender)
+
+    patch.setattr(Inbox, "handle", timeless)
+
+
+def remember_too_well(patch: pytest.MonkeyPatch) -> None:
+    """What came once in any round is taken for a repetition ever after."""
+
+    def enter(self: Inbox, number: int) -> None:
+        self.round = number
+        self._seen = {number: self._seen.get(number - 1, set()) | self._seen.get(number, set())}
+        early, self._early = self._early, []
+        for key, kept in early:
+            self.deliver(key, kept)
+
+    patch.setattr(Inbox, "enter", enter)
+
+
+def acknowledge_what_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    """What comes before its round has begun is acknowledged, and kept nowhere."""
+    handle = Inbox.handle
+
+    def hasty(self: Inbox, request: Request[Any], sender: Sender) -> Outcome:
+        if getattr(request, "round", 0) > self.round:
+            return Outcome(Accepted(0))
+        return handle(self, request, sender)
+
+    patch.setattr(Inbox, "handle", hasty)
+
+
+LOST = {"kind": "loss", "target": "replica/0/*", "at": "150 ms", "for": "3 s", "probability": 0.2}
+SLOW = {"kind": "slowdown", "target": "replica/*/0", "at": "150 ms", "for": "3 s", "factor": 3}
+"""The others are ahead of the first machine, and their words come early."""
+
+
+@pytest.mark.parametrize(
+    ("plant", "faults", "sign"),
+    [
+        (push_at_once, [], "no half gradients"),
+        (forget_the_round, [LOST], "came into"),
+        (remember_too_well, [], "no shard that is up has more updates"),
+        (acknowledge_what_is_dropped, [SLOW], "no shard that is up has more updates"),
+    ],
+    ids=["push_at_once", "forget_the_round", "remember_too_well", "acknowledge_what_is_dropped"],
+)
+def test_a_planted_bug_is_caught(plant: Any, faults: list[Tables], sign: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        try:
+            found = "; ".join(wrong(run(split(*faults, deadline="100 ms"))))
+        except AssertionError as error:
+            found = str(error)
+    assert sign in found
+    assert wrong(run(split(*faults, deadline="100 ms"))) == []
