@@ -43,8 +43,8 @@ class Phases:
         self.sends: defaultdict[Task, list[Arrival]] = defaultdict(list)
         self.uses: defaultdict[int, list[int]] = defaultdict(list)
         """Of each part: the messages that it uses."""
-        self.comes = [message for message in partitioned.messages if message.destination == machine]
-        self.goes = [message for message in partitioned.messages if message.source == machine]
+        self.comes = partitioned.messages_to(machine)
+        self.goes = partitioned.messages_from(machine)
         self.at_once = [Arrival("up", message.number) for message in self.goes if message.weights]
         """Parameters that others need: they leave before anything is computed."""
         for message in self.goes:
