@@ -11,16 +11,9 @@ import heapq
 from collections import Counter, defaultdict
 from typing import Literal, NamedTuple
 
-from core.partitioning import Partitioned, Placed
+from core.partitioning import Partitioned, Placed, Task
 
 Phase = Literal["up", "down"]
-
-
-class Task(NamedTuple):
-    """A part to be computed."""
-
-    direction: Literal["forward", "backward"]
-    part: int
 
 
 class Arrival(NamedTuple):
@@ -106,9 +99,20 @@ class Ledger:
         """Is everything computed, and has everything come?"""
         return not self._left and not self._final
 
-    def next(self) -> Task | None:
-        """A part whose inputs are all there, the first in the order of the graph; None if all that is left waits for a message."""
-        return heapq.heappop(self._ready)[-1] if self._ready else None
+    def stretch(self) -> tuple[list[Task], list[Arrival]]:
+        """Parts to be computed one after the other, whose inputs are all there by then, and the messages that leave after the last of them.
+
+        It ends with the first that any message leaves after; no parts if all that is left waits for a message.  They count as computed.
+        """
+        tasks: list[Task] = []
+        leaving: list[Arrival] = []
+        while self._ready and not leaving:
+            task = heapq.heappop(self._ready)[-1]
+            tasks.append(task)
+            leaving = self._leaving(task)
+            self._left -= 1
+            self._release(task)
+        return tasks, leaving
 
     def arrived(self, arrival: Arrival) -> bool:
         """A message has come; False if it had come before."""
@@ -124,8 +128,8 @@ class Ledger:
         """Is there a part that may be computed now?"""
         return bool(self._ready)
 
-    def leaving(self, task: Task) -> list[Arrival]:
-        """The messages that leave once this is computed; to be asked once, for a part that is to be computed now."""
+    def _leaving(self, task: Task) -> list[Arrival]:
+        """The messages that leave once this is computed."""
         if task.direction == "forward":
             return list(self.phases.sends.get(task, ()))
         found = []
@@ -134,11 +138,6 @@ class Ledger:
             if not self._uses[number]:
                 found.append(Arrival("down", number))
         return found
-
-    def computed(self, task: Task) -> None:
-        """A part is computed."""
-        self._left -= 1
-        self._release(task)
 
     def _release(self, event: Task | Arrival) -> None:
         for task in self.phases.after.get(event, ()):

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from core.boxes import Box, extent, meet, slices, volume
-from core.partitioning import Partitioned, Placed, Take
-from core.phases import Arrival, Task
+from core.partitioning import Partitioned, Placed, Take, Task
+from core.phases import Arrival
 from core.work import Cost, Gradient, Work
 from models.data import Batch
 
@@ -67,15 +67,13 @@ class Minibatch:
         self._weights: defaultdict[int, list[tuple[int, Box, torch.Tensor]]] = defaultdict(list)
         """The same of each piece of this machine's parameters."""
 
-    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[torch.Tensor]]:
-        placed = self.partitioned.parts[task.part]
-        forward = task.direction == "forward"
-
+    def work(self, tasks: Sequence[Task], leaving: Sequence[Arrival]) -> Work[list[torch.Tensor]]:
         def run() -> list[torch.Tensor]:
-            (self.forward if forward else self.backward)(placed)
+            for task in tasks:
+                (self.forward if task.direction == "forward" else self.backward)(self.partitioned.parts[task.part])
             return [self.payload(arrival) for arrival in leaving]
 
-        return Work(run, Cost((placed.flops if forward else placed.flops_down) * self.samples))
+        return Work(run, Cost(sum(map(self.partitioned.flops, tasks)) * self.samples))
 
     # what crosses
 
