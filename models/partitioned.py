@@ -16,6 +16,7 @@ from core.partitioning import Partitioned, Placed, Take
 from core.phases import Arrival, Task
 from core.work import Cost, Gradient, Work
 from models.data import Batch
+from models.layers import Source
 
 ORDER = 1_000_003
 """Keeps what parts draw (dropout) apart."""
@@ -129,7 +130,8 @@ class Minibatch:
         for name, takes, need in zip(placed.node.inputs, placed.inputs, placed.part.needs, strict=True):
             if takes is None:
                 source = self.partitioned.graph[name].layer
-                given = self.given[source.what]  # type: ignore[attr-defined]
+                assert isinstance(source, Source)
+                given = source.fitted(self.given[source.what])
                 inputs.append(given[(slice(None), *(slice(*side) for side in need))] if need else given)
                 leaves.append(None)
             else:
