@@ -94,7 +94,7 @@ def does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
         return bool(module.p == 0)
     if node.target is functional.dropout:
         given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
-        return given.get("p", 0.5) == 0 or not given.get("training", True)
+        return bool(given.get("p", 0.5) == 0 or not given.get("training", True))
     return isinstance(module, nn.Identity) or only_flattens(node, module) or node.target in {"contiguous", "clone", torch.clone}
 
 
