@@ -565,8 +565,8 @@ LOSSES: dict[str, tuple[type[ByClasses], type[Layer]]] = {
 """By the name that a scenario gives it: what each part of the classes computes, and how that becomes the loss."""
 
 
-def with_loss(graph: Graph, loss: str, targets: Shape) -> Graph:
-    """The graph with its targets, of this shape for each sample, and its loss.
+def with_loss(graph: Graph, loss: str, targets: Shape | None = None) -> Graph:
+    """The graph with its targets, of this shape for each sample (left out: what the loss needs), and its loss.
 
     Raises GraphError unless it has one output, which has one dimension and a class for each of its numbers; or is as the targets are, for
     "mse".
@@ -575,6 +575,8 @@ def with_loss(graph: Graph, loss: str, targets: Shape) -> Graph:
     if len(outputs) != 1:
         raise GraphError(f"the graph has the outputs {', '.join(node.name for node in outputs)}; allowed: one, whose loss is descended")
     output = outputs[0]
+    if targets is None:
+        targets = output.at.output if loss == "mse" else ()
     if loss == "mse" and output.at.output != targets:
         raise GraphError(
             f"output {output.name!r} of {shape_told(output.at.output)}; allowed for mse: what the targets are, {shape_told(targets)}"
