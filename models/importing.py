@@ -74,6 +74,8 @@ def copied(module: nn.Module) -> nn.Module:
 class Tracer(fx.Tracer):
     """Torch's own modules are one operation each, and so are those in `kept`."""
 
+    proxy_buffer_attributes = True
+
     def __init__(self, kept: Mapping[str, str]) -> None:
         super().__init__()
         self.kept, self.failed = kept, ""
@@ -507,7 +509,9 @@ def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None
     for one in dropouts:
         one.p = 0.0
     with unchanged(module):
-        first, second = outcome(module, parameters, inputs), outcome(module, parameters, inputs)
+        first = outcome(module, parameters, inputs)
+    with unchanged(module):
+        second = outcome(module, parameters, inputs)
     found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
     for one, share in dropouts.items():
         one.p = share

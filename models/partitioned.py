@@ -141,13 +141,19 @@ class Minibatch:
         weights = {
             name: self.weight(takes, placed.part.weights[name]).detach().requires_grad_() for name, takes in placed.parameters.items()
         }
-        torch.manual_seed(self.batch.seed + ORDER * placed.number)
+        self.seed(self.batch.seed + ORDER * placed.number)
         with torch.enable_grad():
             output = placed.node.layer.forward(inputs, weights, placed.part)
         self._tapes[placed.number] = output, leaves, weights
         self._outputs[placed.number] = output.detach()
         if placed.node.layer.loss:
             self.loss = output.detach().mean().item()
+
+    def seed(self, number: int) -> None:
+        """Of the device's own stream: `torch.manual_seed` is for all devices that there may be, and writes down the stack for each."""
+        torch.default_generator.manual_seed(number)
+        if self.partition.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     def region(self, takes: Sequence[Take], need: Box) -> torch.Tensor:
         """A region of an input, put together; not copied where it is one part's."""

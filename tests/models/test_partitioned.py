@@ -34,8 +34,11 @@ CLOSE, NOTHING = 1e-9, 1e-12
 @pytest.fixture(autouse=True)
 def exact() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these tensors are small, and threads that wait for each other are slow
     yield
     torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
 
 
 def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
