@@ -99,6 +99,10 @@ class Ledger:
         """Is everything computed, and has everything come?"""
         return not self._left and not self._final
 
+    def next(self) -> Task | None:
+        """A part whose inputs are all there, the first in the order of the graph; None if all that is left waits for a message."""
+        return heapq.heappop(self._ready)[-1] if self._ready else None
+
     def stretch(self) -> tuple[list[Task], list[Arrival]]:
         """Parts to be computed one after the other, whose inputs are all there by then, and the messages that leave after the last of them.
 
@@ -106,12 +110,10 @@ class Ledger:
         """
         tasks: list[Task] = []
         leaving: list[Arrival] = []
-        while self._ready and not leaving:
-            task = heapq.heappop(self._ready)[-1]
+        while not leaving and (task := self.next()) is not None:
             tasks.append(task)
-            leaving = self._leaving(task)
-            self._left -= 1
-            self._release(task)
+            leaving = self.leaving(task)
+            self.computed(task)
         return tasks, leaving
 
     def arrived(self, arrival: Arrival) -> bool:
@@ -128,8 +130,8 @@ class Ledger:
         """Is there a part that may be computed now?"""
         return bool(self._ready)
 
-    def _leaving(self, task: Task) -> list[Arrival]:
-        """The messages that leave once this is computed."""
+    def leaving(self, task: Task) -> list[Arrival]:
+        """The messages that leave once this is computed; to be asked once, for a part that is to be computed now."""
         if task.direction == "forward":
             return list(self.phases.sends.get(task, ()))
         found = []
@@ -138,6 +140,11 @@ class Ledger:
             if not self._uses[number]:
                 found.append(Arrival("down", number))
         return found
+
+    def computed(self, task: Task) -> None:
+        """A part is computed."""
+        self._left -= 1
+        self._release(task)
 
     def _release(self, event: Task | Arrival) -> None:
         for task in self.phases.after.get(event, ()):

@@ -16,6 +16,7 @@ from core.partitioning import Partitioned, Placed, Take, Task
 from core.phases import Arrival
 from core.work import Cost, Gradient, Work
 from models.data import Batch
+from models.layers import Source
 
 ORDER = 1_000_003
 """Keeps what parts draw (dropout) apart."""
@@ -127,7 +128,8 @@ class Minibatch:
         for name, takes, need in zip(placed.node.inputs, placed.inputs, placed.part.needs, strict=True):
             if takes is None:
                 source = self.partitioned.graph[name].layer
-                given = self.given[source.what]  # type: ignore[attr-defined]
+                assert isinstance(source, Source)
+                given = source.fitted(self.given[source.what])
                 inputs.append(given[(slice(None), *(slice(*side) for side in need))] if need else given)
                 leaves.append(None)
             else:
@@ -137,13 +139,19 @@ class Minibatch:
         weights = {
             name: self.weight(takes, placed.part.weights[name]).detach().requires_grad_() for name, takes in placed.parameters.items()
         }
-        torch.manual_seed(self.batch.seed + ORDER * placed.number)
+        self.seed(self.batch.seed + ORDER * placed.number)
         with torch.enable_grad():
             output = placed.node.layer.forward(inputs, weights, placed.part)
         self._tapes[placed.number] = output, leaves, weights
         self._outputs[placed.number] = output.detach()
         if placed.node.layer.loss:
             self.loss = output.detach().mean().item()
+
+    def seed(self, number: int) -> None:
+        """Of the device's own stream: `torch.manual_seed` is for all devices that there may be, and writes down the stack for each."""
+        torch.default_generator.manual_seed(number)
+        if self.partition.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     def region(self, takes: Sequence[Take], need: Box) -> torch.Tensor:
         """A region of an input, put together; not copied where it is one part's."""

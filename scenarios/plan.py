@@ -142,7 +142,7 @@ def split(scenario: Scenario, network: Network) -> Partitioned | None:
     bundled = BUNDLED.get(model.network)
     assert bundled is not None
     try:
-        graph = with_loss(bundled.graph(model.layers), "mse" if model.loss == "mse" else "cross-entropy", ())
+        graph = with_loss(bundled.graph(model.layers), "mse" if model.loss == "mse" else "cross-entropy")
         partitioned = Partitioned(
             graph,
             {node.name: tuple(range(min(model.partitions, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source},
