@@ -16,17 +16,21 @@ from torch.nn import functional
 
 from core.partitioning import Partitioned
 from core.work import Cost, Gradient, Quality, Work
-from models.catalogue import Layered
+from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
+from models.graph_module import GraphModule
+from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
 
 EVALUATION_BATCH = 1024
 
 
-def build(network: Layered, layers: tuple[int, ...] | None) -> nn.Module:
+def build(network: Bundled, layers: tuple[int, ...] | None) -> nn.Module:
     """The torch module of a bundled network; its outputs are logits."""
+    if not isinstance(network, Layered):
+        return GraphModule(network.graph(layers))
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(network.widths(layers)):
         modules += [nn.Linear(inputs, outputs), nn.ReLU() if network.activation == "relu" else nn.Sigmoid()]
@@ -204,16 +208,23 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
     if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
         raise DataError(
             f"data.source: targets {targets.dtype} of shape {tuple(targets.shape)} with outputs of shape {tuple(outputs.shape)}; "
-            "cross-entropy needs one whole number for each sample, and outputs (samples, classes)"
+            f"{'logistic' if loss == 'logistic' else 'cross-entropy'} needs one whole number for each sample, and outputs (samples, classes)"
         )
     classes = outputs.shape[1]
+    of_classes = one_against_all if loss == "logistic" else functional.cross_entropy
 
-    def cross_entropy(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def checked(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted = wanted.long()
         if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
             raise DataError(
                 f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}"
             )
-        return functional.cross_entropy(given, wanted)
+        return of_classes(given, wanted)
 
-    return cross_entropy
+    return checked
+
+
+def one_against_all(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The logistic losses of all classes, added up: each by itself says whether a sample is of it."""
+    each = functional.binary_cross_entropy_with_logits(given, functional.one_hot(wanted, given.shape[1]).to(given.dtype), reduction="sum")
+    return each / len(given)

@@ -142,7 +142,7 @@ def split(scenario: Scenario, network: Network) -> Partitioned | None:
     bundled = BUNDLED.get(model.network)
     assert bundled is not None
     try:
-        graph = with_loss(bundled.graph(model.layers), "mse" if model.loss == "mse" else "cross-entropy", ())
+        graph = with_loss(bundled.graph(model.layers), bundled.loss if model.loss == "auto" else model.loss, ())
         partitioned = Partitioned(
             graph,
             {node.name: tuple(range(min(model.partitions, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source},
@@ -308,7 +308,8 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
         synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
         data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
         flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None
-        network = torch_network.TorchNetwork(module, data, loss=model.loss, flops_per_sample=flops, device=device, shared=shared)
+        loss = "logistic" if model.loss == "auto" and bundled is not None and bundled.loss == "logistic" else model.loss
+        network = torch_network.TorchNetwork(module, data, loss=loss, flops_per_sample=flops, device=device, shared=shared)
         if model.start is not None:
             load_start(network, model.start)
         batch = batch_of(scenario)
