@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from core import boxes
 from core.boxes import Box, meet, union, volume
@@ -21,6 +21,13 @@ from core.graph import Graph, GraphError, Node, Part, Setting, shape_told
 
 Placement = Mapping[str, tuple[int, ...]]
 """Layer -> machine of each of its parts; a machine may hold several."""
+
+
+class Task(NamedTuple):
+    """A part to be computed."""
+
+    direction: Literal["forward", "backward"]
+    part: int
 
 
 @dataclass(slots=True, eq=False)
@@ -226,6 +233,11 @@ class Partitioned:
         """Where its parameters lie in the vector of all of them, which is ordered by machine."""
         first = sum(self.sizes[:machine])
         return slice(first, first + self.sizes[machine])
+
+    def flops(self, task: Task) -> float:
+        """Of one sample."""
+        placed = self.parts[task.part]
+        return placed.flops if task.direction == "forward" else placed.flops_down
 
     def flops_of(self, machine: int) -> float:
         """Of one sample, both phases."""

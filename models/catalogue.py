@@ -1,57 +1,23 @@
-"""The bundled networks, described without torch: the simulator's timing-only runs need their sizes and nothing else."""
+"""The bundled networks, described without torch: the simulator's timing-only runs need their sizes and nothing else.
+
+Each has a file of its own: `mlp.py`, `speech.py`, `image.py`, `local.py`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
+from models.bundled import Bundled
+from models.image import IMAGE_1_7B, IMAGE_80M, IMAGE_330M
+from models.local import LOCAL
+from models.mlp import MLP
+from models.speech import SPEECH
 
-from core.graph import Graph, Node
-from models.layers import Dense, Elementwise, Source
-
-
-@dataclass(frozen=True, slots=True)
-class Layered:
-    """A fully connected network.  `layers` are the widths, inputs first; None: the scenario says."""
-
-    about: str
-    activation: Literal["relu", "sigmoid"]
-    layers: tuple[int, ...] | None = None
-
-    def widths(self, layers: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        widths = layers or self.layers
-        assert widths is not None, "the scenario is checked for layers when it is loaded"
-        return widths
-
-    def parameters(self, layers: tuple[int, ...] | None = None) -> int:
-        """Weights and biases."""
-        return sum(a * b + b for a, b in pairwise(self.widths(layers)))
-
-    def graph(self, layers: tuple[int, ...] | None = None) -> Graph:
-        """Its layers; the keys are those of the plain torch module."""
-        inputs, *widths = self.widths(layers)
-        nodes = [Node("inputs", Source((inputs,)))]
-        for number, width in enumerate(widths):
-            keys = {"weight": f"{2 * number}.weight", "bias": f"{2 * number}.bias"}
-            last = number + 1 == len(widths)
-            name = "classes" if last else f"hidden-{number + 1}"
-            nodes.append(Node(name, Dense(width), nodes[-1].name, keys=keys))
-            if not last:
-                nodes.append(Node(f"{self.activation}-{number + 1}", Elementwise(self.activation), name))
-        return Graph(nodes)
-
-    def flops_per_sample(self, layers: tuple[int, ...] | None = None) -> float:
-        """Forward 2 for each weight; backward twice as many (gradients of inputs and of weights)."""
-        return 6.0 * sum(a * b for a, b in pairwise(self.widths(layers)))
-
-
-BUNDLED: dict[str, Layered] = {
-    "mlp": Layered("fully connected, rectified; give its layers", "relu"),
-    "speech": Layered(
-        "the paper's acoustic model: 11 frames x 40 energies, 4 x 2,560 sigmoid, softmax of 8,192; 41,777,152 parameters",
-        "sigmoid",
-        (440, 2560, 2560, 2560, 2560, 8192),
-    ),
+BUNDLED: dict[str, Bundled] = {
+    "mlp": MLP,
+    "speech": SPEECH,
+    "image-80m": IMAGE_80M,
+    "image-330m": IMAGE_330M,
+    "image-1.7b": IMAGE_1_7B,
+    "local": LOCAL,
 }
 
 DIGITS_SAMPLES, DIGITS_INPUTS, DIGITS_CLASSES = 1797, 64, 10

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from core import chance
 from models import user
-from models.catalogue import Layered, held_out_samples
+from models.bundled import Bundled
+from models.catalogue import held_out_samples
 from models.errors import DataError
 
 
@@ -67,7 +68,7 @@ class Data:
     held_out: Samples
 
 
-def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None = None) -> Data:
+def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Bundled, tuple[int, ...] | None] | None = None) -> Data:
     """The source, split at random by the seed.  Raises DataError or UserCodeError."""
     dataset = open_source(source, seed, synthetic)
     try:
@@ -83,17 +84,16 @@ def load(source: str, held_out: float, seed: int, synthetic: tuple[int, Layered,
     return Data(Samples(dataset, order[kept:]), Samples(dataset, order[:kept]))
 
 
-def open_source(source: str, seed: int, synthetic: tuple[int, Layered, tuple[int, ...] | None] | None) -> Dataset[Any]:
+def open_source(source: str, seed: int, synthetic: tuple[int, Bundled, tuple[int, ...] | None] | None) -> Dataset[Any]:
     if source == "digits":
         return digits()
     if source == "synthetic":
         if synthetic is None:
             raise DataError("data.source = 'synthetic': only for bundled networks, whose shape is known; give your own source")
         samples, network, layers = synthetic
-        widths, generator = network.widths(layers), torch.Generator().manual_seed(chance.number(seed, "data", "synthetic"))
-        return TensorDataset(
-            torch.randn(samples, widths[0], generator=generator), torch.randint(widths[-1], (samples,), generator=generator)
-        )
+        generator = torch.Generator().manual_seed(chance.number(seed, "data", "synthetic"))
+        inputs = torch.randn(samples, *network.inputs(layers), generator=generator)
+        return TensorDataset(inputs, torch.randint(network.classes(layers), (samples,), generator=generator))
     if source.endswith(".npz"):
         return from_pair(read_npz(source), source)
     with user.seeded(seed, "data"):

@@ -14,19 +14,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.graph import Graph
 from core.partitioning import Partitioned
 from core.work import Cost, Gradient, Quality, Work
-from models.catalogue import Layered
+from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
+from models.graph_module import GraphModule
+from models.layers import with_loss
+from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
 
 EVALUATION_BATCH = 1024
 
 
-def build(network: Layered, layers: tuple[int, ...] | None) -> nn.Module:
+def build(network: Bundled, layers: tuple[int, ...] | None) -> nn.Module:
     """The torch module of a bundled network; its outputs are logits."""
+    if not isinstance(network, Layered):
+        return GraphModule(network.graph(layers))
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(network.widths(layers)):
         modules += [nn.Linear(inputs, outputs), nn.ReLU() if network.activation == "relu" else nn.Sigmoid()]
@@ -59,6 +65,7 @@ class TorchNetwork:
             p.data = self.flat[at : at + p.numel()].view_as(p)
             p.grad = self.flat_gradient[at : at + p.numel()].view_as(p)
             at += p.numel()
+        self.loss = "mse" if loss == "auto" and data.train.pick(torch.arange(1))[1].is_floating_point() else loss
         self.criterion = criterion(loss, data.train, self.forward)
         self.normalised = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules())
         self.flops_per_sample = flops_per_sample if flops_per_sample is not None else self.counted_flops()
@@ -148,6 +155,16 @@ class TorchNetwork:
             raise NetworkError(f"model.start = {source!r}: does not fit the network: {' '.join(str(error).split())}") from None
         self.begin_here()
 
+    def graph(self) -> Graph:
+        """Its layers, and its loss.  Raises NetworkError for a module that cannot be read."""
+        from models.importing import graph_of
+
+        if isinstance(self.module, GraphModule):
+            layers = self.module.graph
+        else:
+            layers = graph_of(self.module, self.taken(self.data.train.pick(torch.arange(2))[0]))
+        return with_loss(layers, "cross-entropy" if self.loss == "auto" else self.loss)
+
     def split(self, partitioned: Partitioned) -> None:
         """From here on, vectors are ordered by the machines that a replica is split over."""
         self.partitioned = partitioned
@@ -204,16 +221,23 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
     if targets.is_floating_point() or targets.dim() != 1 or outputs.dim() != 2:
         raise DataError(
             f"data.source: targets {targets.dtype} of shape {tuple(targets.shape)} with outputs of shape {tuple(outputs.shape)}; "
-            "cross-entropy needs one whole number for each sample, and outputs (samples, classes)"
+            f"{'logistic' if loss == 'logistic' else 'cross-entropy'} needs one whole number for each sample, and outputs (samples, classes)"
         )
     classes = outputs.shape[1]
+    of_classes = one_against_all if loss == "logistic" else functional.cross_entropy
 
-    def cross_entropy(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def checked(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted = wanted.long()
         if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
             raise DataError(
                 f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}"
             )
-        return functional.cross_entropy(given, wanted)
+        return of_classes(given, wanted)
 
-    return cross_entropy
+    return checked
+
+
+def one_against_all(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The logistic losses of all classes, added up: each by itself says whether a sample is of it."""
+    each = functional.binary_cross_entropy_with_logits(given, functional.one_hot(wanted, given.shape[1]).to(given.dtype), reduction="sum")
+    return each / len(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from core.graph import shape_told
 from core.job import replica_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
+from models.mlp import Layered
 from scenarios import expectations
 from scenarios.cluster import Cluster, filled_in
 from scenarios.expectations import Expectation
@@ -294,15 +297,24 @@ def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
 
 
 def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
-    if model.network in BUNDLED:
-        if BUNDLED[model.network].layers is None and model.layers is None:
-            yield "model.layers", f"missing; {model.network!r} needs its widths, inputs first, as [{DIGITS_INPUTS}, 128, {DIGITS_CLASSES}]"
-            return
-        widths = BUNDLED[model.network].widths(model.layers)
-        if data is not None and data.source == "digits" and (widths[0], widths[-1]) != (DIGITS_INPUTS, DIGITS_CLASSES):
-            yield "model.layers", f"found {list(widths)}; digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
-    elif model.layers is not None:
-        yield "model.layers", f"only bundled networks have layers; {model.network!r} makes its own"
+    bundled = BUNDLED.get(model.network)
+    if model.layers is not None and (bundled is None or not bundled.layered):
+        layered = " and ".join(name for name, network in BUNDLED.items() if network.layered)
+        what = "makes its own" if bundled is None else f"has its own; allowed: for {layered}"
+        yield "model.layers", f"only bundled networks have layers; {model.network!r} {what}"
+        return
+    if bundled is None:
+        return
+    if model.layers is None and not bundled.complete:
+        yield "model.layers", f"missing; {model.network!r} needs its widths, inputs first, as [{DIGITS_INPUTS}, 128, {DIGITS_CLASSES}]"
+        return
+    shape, classes = bundled.inputs(model.layers), bundled.classes(model.layers)
+    if data is not None and data.source == "digits" and (math.prod(shape), classes) != (DIGITS_INPUTS, DIGITS_CLASSES):
+        digits = f"digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
+        if isinstance(bundled, Layered):
+            yield "model.layers", f"found {list(bundled.widths(model.layers))}; {digits}"
+        else:
+            yield "data.source", f"found 'digits'; {digits}, {model.network!r} takes {shape_told(shape)} and has {classes:,}"
 
 
 def machines_of(sections: dict[str, Any]) -> list[str]:

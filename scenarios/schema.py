@@ -47,8 +47,8 @@ def declared(value: Any) -> Any:
     """A bundled network's name stands for its parameters and FLOPs."""
     if not isinstance(value, str):
         return value
-    if value not in BUNDLED or BUNDLED[value].layers is None:
-        priced = ", ".join(name for name, network in BUNDLED.items() if network.layers)
+    if value not in BUNDLED or not BUNDLED[value].complete:
+        priced = ", ".join(name for name, network in BUNDLED.items() if network.complete)
         raise ValueError(f"allowed: {priced}, or {{ parameters = 41_777_152, flops = '250 MFLOP' }}")
     shape = BUNDLED[value]
     return DeclaredCost.model_construct(parameters=shape.parameters(), flops=shape.flops_per_sample())
@@ -57,7 +57,8 @@ def declared(value: Any) -> Any:
 class Model(Table):
     network: Annotated[str, AfterValidator(known_network)] = "mlp"
     layers: Annotated[tuple[PositiveInt, ...], Field(min_length=2, strict=False)] | None = None
-    loss: Literal["auto", "cross-entropy", "mse"] = "auto"
+    loss: Literal["auto", "cross-entropy", "logistic", "mse"] = "auto"
+    """auto: logistic for the image networks; else mse where targets are real numbers, and cross-entropy where they are classes."""
     cost: Annotated[DeclaredCost | None, BeforeValidator(declared)] = None
     start: str | None = None
     """A .safetensors file to begin from."""

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from models.catalogue import BUNDLED, Layered
+from models.catalogue import BUNDLED
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
 from models.phantom_network import PhantomMinibatches, PhantomNetwork
@@ -388,7 +388,7 @@ def test_the_catalogue_counts_what_torch_builds(layers: tuple[int, ...]) -> None
 
 def test_operations_are_counted_by_torch_as_by_the_catalogue() -> None:
     layers = (INPUTS, 5, CLASSES)
-    described: Layered = BUNDLED["mlp"]
+    described = BUNDLED["mlp"]
     network = TorchNetwork(build(described, layers), data())
     assert network.flops_per_sample == described.flops_per_sample(layers) == 6 * (INPUTS * 5 + 5 * CLASSES)
     assert network.gradient(network.initial(), some(data(), 7)).cost.flops == 7 * network.flops_per_sample
