@@ -331,14 +331,10 @@ def cut(apart: Partitioned, partitions: int, seed: int, samples: int) -> list[in
         neighbours[one].append((other, elements))
     flops = [apart.flops_of(vertex) for vertex in range(count)]
     loads, bytes_over = whole_numbers(flops), whole_numbers([elements for found in neighbours for _, elements in found])
-    _, found = pymetis.part_graph(
-        partitions,
-        xadj=[0, *accumulate(len(found) for found in neighbours)],
-        adjncy=[other for found in neighbours for other, _ in found],
-        vweights=loads,
-        eweights=bytes_over or None,
-        options=pymetis.Options(seed=seed % (1 << 31)),
-    )
+    starts = [0, *accumulate(len(found) for found in neighbours)]
+    adjacency = pymetis.CSRAdjacency(starts, [other for found in neighbours for other, _ in found])
+    options = pymetis.Options(seed=seed % (1 << 31))
+    _, found = pymetis.part_graph(partitions, adjacency, vweights=loads, eweights=bytes_over or None, options=options)
     return filled(list(found), loads, partitions)
 
 

@@ -6,14 +6,16 @@ one box, and arrows say what crosses in all.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from core.boxes import whole
 from core.graph import Node, shape_told
 from core.partitioning import Placed
-from models.placement import told
+from models.placement import is_loss, told
 from report.drawing import GREY, GRID, INK
 from report.graph_figures import Crossing, Figures, OfMachine, kind_of, scaled
 from scenarios.units import size_in_words
@@ -382,16 +384,7 @@ FIGURES = (
 
 def plain(node: Node) -> bool:
     """Does it little beside the others, so that its row may be thin?"""
-    return not node.weights and node.at.inputs != () and node.layer.flops(node.at, tuple((0, n) for n in node.at.output)) <= 8.0 * max(
-        1, *(size_of(shape) for shape in (*node.at.inputs, node.at.output))
-    )  # fmt: skip
-
-
-def size_of(shape: Sequence[int]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found
+    return not node.weights and (is_loss(node) or node.layer.flops(node.at, whole(node.at.output)) <= 8.0 * math.prod(node.at.output))
 
 
 def range_of(parts: Sequence[Placed]) -> str:

@@ -60,11 +60,11 @@ def samples_of(scenario: Scenario) -> int:
 def placed(scenario: Scenario) -> Chosen:
     """Raises ScenarioError."""
     from core.graph import GraphError
-    from scenarios.partitions import check_parts_memory, chosen, graph_of
-    from scenarios.plan import complaint
+    from scenarios.partitions import check_parts_memory, chosen
+    from scenarios.plan import complaint, graph_of, phantom_parts
 
     try:
-        found = graph_of(scenario)
+        found = graph_of(scenario, phantom_parts(scenario)[0])
     except GraphError as error:
         raise complaint(scenario, "model.network", str(error)) from error
     try:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from core import chance
 from core.job import replica_name
-from core.partitioning import Partitioned
-from core.phases import Arrival, Ledger, Phases, Task
+from core.partitioning import Partitioned, Task
+from core.phases import Arrival, Ledger, Phases
 from scenarios.network import HEADER_BYTES
 from scenarios.places import role_names
 from scenarios.schema import Scenario

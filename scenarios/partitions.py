@@ -1,4 +1,4 @@
-"""From a scenario's `[model]` table to a graph, to its parts on the machines of a replica, and whether they fit there."""
+"""From a scenario's `[model]` table to the parts of its graph on the machines of a replica, and whether they fit there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from core.boxes import volume
 from core.graph import Graph, GraphError
 from core.partitioning import Partitioned, Placed
 from models import placement
-from models.catalogue import BUNDLED
-from models.layers import with_loss
 from scenarios.estimate import Replica, minibatch_seconds
 from scenarios.schema import Scenario
 from scenarios.units import size_in_words
@@ -25,15 +23,6 @@ class Chosen(NamedTuple):
 
     partitioned: Partitioned
     tried: list[placement.Tried]
-
-
-def graph_of(scenario: Scenario) -> Graph:
-    """The model of a scenario, its loss included.  Raises GraphError."""
-    model = scenario.model
-    bundled = BUNDLED.get(model.network)
-    if bundled is None:
-        raise GraphError(f"network {model.network!r} has no layers that are known; allowed: {', '.join(BUNDLED)}")
-    return with_loss(bundled.graph(model.layers), "mse" if model.loss == "mse" else "cross-entropy", ())
 
 
 def placement_of(scenario: Scenario, graph: Graph, samples: int) -> Partitioned:

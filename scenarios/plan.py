@@ -28,6 +28,7 @@ from models.layers import with_loss
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPartition, PhantomPortions
 from scenarios.declared import told, why_not
 from scenarios.load import Mistake, ScenarioError
+from scenarios.partitions import placement_of
 from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
 from scenarios.schema import HONOURED_BY, Scenario
@@ -121,7 +122,7 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     else:
         network, data, training_samples = phantom_parts(scenario)
         payload_scale = 1.0
-    partitioned = split(scenario, network)
+    partitioned = split(scenario, network, at_once(scenario, training_samples))
     made = Plan(
         scenario, job(scenario, sharing(scenario, len(network), partitioned), training_samples), network, data,
         portions(scenario, network, training_samples), payload_scale, at_once(scenario, training_samples), partitioned,
@@ -131,8 +132,8 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     return made
 
 
-def split(scenario: Scenario, network: Network) -> Partitioned | None:
-    """The model split over the machines of a replica; None where a replica has one."""
+def split(scenario: Scenario, network: Network, samples: int) -> Partitioned | None:
+    """The model split over the machines of a replica, for minibatches of so many; None where a replica has one."""
     model = scenario.model
     if model.partitions == 1:
         return None
@@ -141,11 +142,7 @@ def split(scenario: Scenario, network: Network) -> Partitioned | None:
             scenario, "model.cost", "what the parts of a model cost follows from its layers; allowed: one partition, or no cost"
         )
     try:
-        graph = graph_of(scenario, network)
-        partitioned = Partitioned(
-            graph,
-            {node.name: tuple(range(min(model.partitions, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source},
-        )
+        partitioned = placement_of(scenario, graph_of(scenario, network), samples)
     except GraphError as error:
         raise complaint(scenario, "model.placement", str(error)) from error
     if not isinstance(network, PhantomNetwork):
