@@ -108,7 +108,7 @@ def test_a_replica_that_talks_to_no_shard_takes_as_long_in_the_simulator(model, 
         model,
         model={"layers": [64, 400, 300, 10], "partitions": 4},
         protocol={
-            "kind": "downpour", "replicas": 1, "shards": 4, "batch": 8, "n_push": 1000, "n_fetch": 1000, "detect_within": "30 s",
+            "kind": "downpour", "replicas": 1, "shards": 4, "batch": 8, "n_push": 1000, "n_fetch": 1000, "detect_within": "1 s",
             "stop": {"time": "1.5 s"},
         },
         cluster={"speed": {"median": "100 MFLOP/s", "sigma": 0.3}, "start_up": "100 ms"},
