@@ -2,7 +2,7 @@
 
 What is counted are vectors as long as the model or a shard's slice of it; activations and minibatches are not.
 
-    replica      parameters, gradient, what has accrued, and where a fetch arrives
+    replica      parameters, gradient, what has accrued, and where a fetch arrives; of a machine of several those of its parts, and what crosses
     shard        its slice and the rule's state; a copy of both where something is written down; Sandblaster's history and bundles
     mirror       slice and state, and the same once more while it is filled
     evaluator    parameters, and what it ends with
@@ -14,9 +14,11 @@ import os
 from collections import defaultdict
 from itertools import cycle
 
-from core.job import role_kind
+from core.graph import GraphError
+from core.job import partition_number, role_kind
 from core.vector import Phantom
 from scenarios.load import Mistake, ScenarioError
+from scenarios.partitions import VECTORS, check_parts_memory, room
 from scenarios.plan import Plan, complaint, roles
 
 OF_A_ROLE, OF_A_LANE = 40e3, 4e3
@@ -38,6 +40,11 @@ def check_declared(plan: Plan) -> None:
     if scenario.cluster.memory is None:
         return
     plan.check_memory(scenario.cluster.memory, "by cluster.memory")
+    if plan.partitioned is not None:
+        try:
+            check_parts_memory(plan.partitioned, plan.at_once, scenario.cluster.memory)
+        except GraphError as error:
+            raise complaint(scenario, "cluster.memory", str(error)) from error
     names = [role.name for role in roles(scenario, real=scenario.numerics == "real")]
     residents: dict[int, list[str]] = defaultdict(list)
     for role, machine in zip(names, cycle(range(scenario.cluster.machines or len(names))), strict=False):
@@ -77,8 +84,10 @@ def vectors_of(plan: Plan, role: str) -> float:
     """Bytes of the vectors that a role holds at once, as the run's own network has them."""
     kind, model = role_kind(role), float(plan.network.initial().nbytes)
     part: float = max(model * (shared.part.stop - shared.part.start) / len(plan.network) for shared in plan.job.shards)
+    if kind == "replica" and plan.partitioned is not None:
+        return room(plan.partitioned, partition_number(role), plan.at_once).total
     if kind == "replica":
-        return 4 * model
+        return VECTORS * model
     if kind == "evaluator":
         return 2 * model
     rule, writes = plan.rule(), plan.job.durability != "none"

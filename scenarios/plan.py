@@ -26,6 +26,7 @@ from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
 from models.errors import InputError, NetworkError, UserCodeError
 from models.layers import with_loss
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPartition, PhantomPortions
+from scenarios import toml
 from scenarios.declared import told, why_not
 from scenarios.load import Mistake, ScenarioError
 from scenarios.partitions import placement_of
@@ -61,6 +62,12 @@ class Plan:
     """Samples that a replica computes at once, at most."""
     partitioned: Partitioned | None = None
     """How the model is split over the machines of a replica, if it is."""
+
+    def found_placement(self) -> tuple[str, ...]:
+        """An override that says what was searched for, so that nobody need search again; nothing where nobody did."""
+        if self.partitioned is None or self.scenario.model.placement != "search":
+            return ()
+        return (f"model.placement={toml.inline({name: list(machines) for name, machines in self.partitioned.placement.items()})}",)
 
     def partition(self, number: int) -> Partition:
         """What one of these machines has of the model."""

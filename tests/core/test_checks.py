@@ -78,6 +78,16 @@ BROKEN: list[tuple[str, tuple[int, ...], tuple[tuple[object, ...], ...]]] = [
     ("acknowledged once", (3, 5), (pushed(R1, 1), applied(S1, R1, 1), acknowledged(R1, 1), (S2, "restored", "", 0), applied(S2, R1, 1))),
     ("outlived", (2, 3), (pushed(R1, 1), (R2, "joined", "shard/0", 0), applied(S1, R1, 1))),
     ("the dead are silent", (1, 2), (of_cluster("crashed", "replica/0", 1), pushed(R1, 1))),
+    (
+        "no half gradients",
+        (4,),
+        (
+            (SUPERVISOR, "granted", "replica/0/0", 1),
+            (SUPERVISOR, "granted", "replica/0/1", 1),
+            (("replica/0/0", 1), "passed", "", 2, 80.0),
+            pushed(("replica/0/0", 1), 1),
+        ),
+    ),
     ("lives are granted once", (1,), (of_cluster("started", "shard/0", 1),)),
     (
         "lives are granted once",
