@@ -19,6 +19,9 @@ AHEAD = 1
 """Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
 
 
+KEPT = Outcome(Accepted(0))
+
+
 class Inbox:
     """Of one life of one machine of a replica."""
 
@@ -28,7 +31,7 @@ class Inbox:
         `deliver` is handed what has come for the present round: a message's vector, or a word by its sender.
         """
         self.node, self.expected, self.deliver = node, expected, deliver
-        self.round = 0
+        self.unit, self.round = unit_of(node.name), 0
         self._early: list[tuple[Arrival | str, Any]] = []
         """For the next round."""
         self._seen: dict[int, set[Arrival | str]] = {}
@@ -37,25 +40,27 @@ class Inbox:
         """Keep what is meant for a round that is not over."""
         if not isinstance(request, Pass | Word):
             return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
-        if unit_of(sender.name) != unit_of(self.node.name):
-            return self.refuse(sender, f"{sender.name} is no machine of {unit_of(self.node.name)}")
+        if isinstance(request, Pass):
+            arrival = Arrival(request.phase, request.message)
+            key: Arrival | str = arrival
+            fault = self.unfit(arrival, request.vector, sender)
+        else:
+            key = sender.name
+            fault = "" if unit_of(key) == self.unit else f"{key} is no machine of {self.unit}"
+        if fault:
+            return self.refuse(sender, fault)
         if sender.incarnation != self.node.incarnation:
             return self.other_life(sender)
         if request.round > self.round + AHEAD:
             return self.refuse(sender, f"round {request.round} is ahead of round {self.round}")
-        key: Arrival | str = sender.name
-        if isinstance(request, Pass):
-            key = Arrival(request.phase, request.message)
-            if fault := self.unfit(key, request.vector, sender):
-                return self.refuse(sender, fault)
         if request.round >= self.round and key not in (seen := self._seen.setdefault(request.round, set())):
             seen.add(key)
-            kept = request if isinstance(request, Word) else request.vector[0 : len(request.vector)].clone()
+            kept = request if isinstance(request, Word) else request.vector.clone()
             if request.round == self.round:
                 self.deliver(key, kept)
             else:
                 self._early.append((key, kept))
-        return Outcome(Accepted(0))
+        return KEPT
 
     def unfit(self, arrival: Arrival, vector: Any, sender: Sender) -> str:
         """Why this message cannot be one of ours ("" if it can)."""

@@ -33,6 +33,10 @@ class Pieces:
     def __len__(self) -> int:
         return int(self.nbytes // self.dtype.itemsize)
 
+    def clone(self) -> torch.Tensor:
+        """All of it in one piece, which is nobody else's."""
+        return self[0 : len(self)].clone()
+
     def __getitem__(self, part: slice) -> torch.Tensor:
         start, stop, step = part.indices(len(self))
         assert step == 1, "a vector is cut into pieces, not sampled"

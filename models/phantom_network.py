@@ -37,8 +37,8 @@ class PhantomPartition:
 
     def __init__(self, partitioned: Partitioned, machine: int) -> None:
         self.partitioned, self._vector = partitioned, Phantom(partitioned.sizes[machine])
-        self.vectors: dict[int, Phantom] = {}
-        """Of so many elements: there is nothing to tell two of them apart."""
+        self.vectors: dict[tuple[int, int], Phantom] = {}
+        """Of a message of so many samples: there is nothing to tell two of them apart."""
 
     def __len__(self) -> int:
         return len(self._vector)
@@ -63,8 +63,11 @@ class PhantomComputation:
         return Work(lambda: vectors, Cost(flops * self.samples, 0.0))
 
     def payload(self, arrival: Arrival) -> Phantom:
-        count = self.partition.partitioned.messages[arrival.message].count(self.samples)
-        return self.partition.vectors.setdefault(count, Phantom(count))
+        key = arrival.message, self.samples
+        vector = self.partition.vectors.get(key)
+        if vector is None:
+            vector = self.partition.vectors[key] = Phantom(self.partition.partitioned.messages[arrival.message].count(self.samples))
+        return vector
 
     def take(self, arrival: Arrival, vector: Phantom) -> None:
         pass

@@ -118,9 +118,6 @@ class Tagged(Phantom):
         super().__init__(count)
         self.mark = mark
 
-    def __getitem__(self, part: slice) -> Tagged:
-        return Tagged(super().__getitem__(part).count, self.mark)
-
 
 @dataclass(slots=True)
 class TallyPartition:
