@@ -58,11 +58,11 @@ class Layer:
         """Of the output.  `parts`: into how many it is split, where that matters.  Raises GraphError for inputs that do not fit."""
         raise NotImplementedError
 
-    def weights(self, at: Setting) -> dict[str, Shape]:  # noqa: ARG002
+    def weights(self, at: Setting) -> dict[str, Shape]:
         """The parameters, by name."""
         return {}
 
-    def most_parts(self, at: Setting) -> int:  # noqa: ARG002
+    def most_parts(self, at: Setting) -> int:
         """Into how many parts it can be split."""
         return 1
 
@@ -71,15 +71,15 @@ class Layer:
         assert parts == 1, f"{type(self).__name__} cannot be split"
         return [whole(at.output)]
 
-    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:  # noqa: ARG002
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         """What a box of the output needs of each input."""
         return tuple(whole(shape) for shape in at.inputs)
 
-    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:  # noqa: ARG002
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
         """What it needs of each parameter."""
         return {name: whole(shape) for name, shape in self.weights(at).items()}
 
-    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+    def flops(self, at: Setting, box: Box) -> float:
         """Floating-point operations of a box of the output of one sample, in the upward phase."""
         return float(volume(box))
 
@@ -94,7 +94,7 @@ class Layer:
         """
         raise NotImplementedError
 
-    def initialise(self, at: Setting, name: str, tensor: Any) -> None:  # noqa: ARG002
+    def initialise(self, at: Setting, name: str, tensor: Any) -> None:
         """Fill a parameter, a torch tensor, to begin from: uniform up to 1 / sqrt(fan-in), as torch's own layers do."""
         bound = 1 / math.sqrt(max(1, self.fan_in(at)))
         tensor.uniform_(-bound, bound)

@@ -58,7 +58,7 @@ class Source(Layer):
     of: Shape
     what: Literal["inputs", "targets"] = "inputs"
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         if inputs:
             raise GraphError("it comes with the minibatch and takes nothing")
         return self.of
@@ -95,10 +95,10 @@ class Elementwise(Pointwise):
 
     function: str | Callable[[Any], Any]
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         return one_input(inputs)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         if callable(self.function):
             return self.function(inputs[0])
         import torch
@@ -110,12 +110,12 @@ class Elementwise(Pointwise):
 class Add(Pointwise):
     """The sum of its inputs, which are of one shape."""
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         if len(set(inputs)) != 1:
             raise GraphError("its inputs must be of one shape")
         return inputs[0]
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return sum(inputs[1:], start=inputs[0])
 
 
@@ -126,7 +126,7 @@ class Dense(Layer):
     units: int
     bias: bool = True
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         one_input(inputs)
         return (self.units,)
 
@@ -134,10 +134,10 @@ class Dense(Layer):
         found: dict[str, Shape] = {"weight": (self.units, math.prod(at.inputs[0]))}
         return found | ({"bias": (self.units,)} if self.bias else {})
 
-    def most_parts(self, at: Setting) -> int:  # noqa: ARG002
+    def most_parts(self, at: Setting) -> int:
         return self.units
 
-    def split(self, at: Setting, parts: int) -> list[Box]:  # noqa: ARG002
+    def split(self, at: Setting, parts: int) -> list[Box]:
         return [(units,) for units in intervals(self.units, parts)]
 
     def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
@@ -147,7 +147,7 @@ class Dense(Layer):
     def flops(self, at: Setting, box: Box) -> float:
         return 2.0 * math.prod(at.inputs[0]) * volume(box)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import linear
 
         return linear(inputs[0].flatten(1), weights["weight"], weights.get("bias"))
@@ -157,7 +157,7 @@ class Dense(Layer):
 class Flat(Layer):
     """The same numbers in one row, split where its input's first dimension is.  A fully connected layer has no need of it."""
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         return (math.prod(one_input(inputs)),)
 
     def most_parts(self, at: Setting) -> int:
@@ -171,7 +171,7 @@ class Flat(Layer):
         each = math.prod(at.inputs[0][1:])
         return (((box[0][0] // each, box[0][1] // each), *whole(at.inputs[0][1:])) if at.inputs[0] else (),)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return inputs[0].reshape(len(inputs[0]), -1)
 
 
@@ -186,7 +186,7 @@ class Tiled(Layer):
         """Of the output."""
         return given
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         channels, height, width = image(inputs)
         steps = (window_steps(size, self.window, self.stride, self.padding) for size in (height, width))
         return (self.channels(channels), *steps)
@@ -231,7 +231,7 @@ class LocallyConnected(Tiled):
     padding: int = 0
     bias: bool = True
 
-    def channels(self, given: int) -> int:  # noqa: ARG002
+    def channels(self, given: int) -> int:
         return self.filters
 
     def weights(self, at: Setting) -> dict[str, Shape]:
@@ -267,7 +267,7 @@ class Convolution(Tiled):
     padding: int = 0
     bias: bool = True
 
-    def channels(self, given: int) -> int:  # noqa: ARG002
+    def channels(self, given: int) -> int:
         return self.filters
 
     def weights(self, at: Setting) -> dict[str, Shape]:
@@ -301,10 +301,10 @@ class Pool(Tiled):
             raise GraphError(f"a padding of {self.padding} around windows of {self.window}; allowed: at most half of a window")
         return super().shape(inputs, parts)
 
-    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+    def flops(self, at: Setting, box: Box) -> float:
         return float(self.window**2 * volume(box)) * (2 if self.kind == "l2" else 1)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import avg_pool2d, max_pool2d
 
         if self.kind == "max":
@@ -331,7 +331,7 @@ class Contrast(Layer):
     window: int = 5
     epsilon: float = 0.01
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         if self.window % 2 == 0:
             raise GraphError(f"a window of {self.window} has no middle; allowed: odd numbers")
         return image(inputs)
@@ -346,11 +346,11 @@ class Contrast(Layer):
         seen = (windows_need(side, size, self.window, 1, self.window // 2) for side, size in zip(box[1:], at.output[1:], strict=True))
         return ((box[0], *seen),)
 
-    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+    def flops(self, at: Setting, box: Box) -> float:
         return float(volume(box)) * (4 * self.window + 8)
         # sums of x and of x squared, along rows and then along columns; and the normalisation
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch import ones_like
         from torch.nn.functional import avg_pool2d
 
@@ -374,13 +374,13 @@ class Normalised(Layer):
     epsilon: float = 1e-5
     affine: bool = True
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         return one_input(inputs)
 
     def weights(self, at: Setting) -> dict[str, Shape]:
         return {"weight": (at.output[0],), "bias": (at.output[0],)} if self.affine else {}
 
-    def initialise(self, at: Setting, name: str, tensor: Any) -> None:  # noqa: ARG002
+    def initialise(self, at: Setting, name: str, tensor: Any) -> None:
         tensor.fill_(1.0 if name == "weight" else 0.0)
 
     def most_parts(self, at: Setting) -> int:
@@ -389,16 +389,16 @@ class Normalised(Layer):
     def split(self, at: Setting, parts: int) -> list[Box]:
         return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
 
-    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:  # noqa: ARG002
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         return (box,)
 
     def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
         return dict.fromkeys(self.weights(at), (box[0],))
 
-    def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
+    def flops(self, at: Setting, box: Box) -> float:
         return 6.0 * volume(box)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import batch_norm
 
         return batch_norm(inputs[0], None, None, weights.get("weight"), weights.get("bias"), training=True, eps=self.epsilon)
@@ -410,7 +410,7 @@ class Mean(Layer):
 
     image: bool = False
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         channels = image(inputs)[0]
         return (channels, 1, 1) if self.image else (channels,)
 
@@ -426,7 +426,7 @@ class Mean(Layer):
     def flops(self, at: Setting, box: Box) -> float:
         return float(volume(box) * math.prod(at.inputs[0][1:]))
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return inputs[0].mean((2, 3), keepdim=self.image)
 
 
@@ -439,16 +439,16 @@ class Whole(Layer):
     function: Callable[[Sequence[Any], Mapping[str, Any]], Any]
     operations: float = 0.0
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         return self.output
 
-    def weights(self, at: Setting) -> dict[str, Shape]:  # noqa: ARG002
+    def weights(self, at: Setting) -> dict[str, Shape]:
         return dict(self.parameters)
 
     def flops(self, at: Setting, box: Box) -> float:
         return self.operations or super().flops(at, box)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return self.function(inputs, weights)
 
 
@@ -468,7 +468,7 @@ class ByClasses(Layer):
     def most_parts(self, at: Setting) -> int:
         return at.inputs[0][0]
 
-    def split(self, at: Setting, parts: int) -> list[Box]:  # noqa: ARG002
+    def split(self, at: Setting, parts: int) -> list[Box]:
         return [((part, part + 1), (0, self.width)) for part in range(parts)]
 
     def classes(self, at: Setting, box: Box) -> tuple[int, int]:
@@ -488,7 +488,7 @@ class Softmax(ByClasses):
 
     width: ClassVar[int] = 2
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         import torch
 
         outputs, targets = inputs
@@ -504,7 +504,7 @@ class Logistic(ByClasses):
 
     width: ClassVar[int] = 1
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -524,7 +524,7 @@ class Squares(ByClasses):
         mine = (self.classes(at, box), *whole(at.inputs[0][1:]))
         return (mine, mine)
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         outputs, targets = inputs
         return ((outputs - targets) ** 2).flatten(1).sum(1).reshape(-1, 1, 1) / math.prod(part.at.inputs[0])
 
@@ -535,11 +535,11 @@ class CrossEntropy(Layer):
 
     loss: ClassVar[bool] = True
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         one_input(inputs)
         return ()
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return inputs[0][:, :, 0].logsumexp(1) - inputs[0][:, :, 1].sum(1)
 
 
@@ -549,11 +549,11 @@ class Total(Layer):
 
     loss: ClassVar[bool] = True
 
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
         one_input(inputs)
         return ()
 
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return inputs[0].flatten(1).sum(1)
 
 
