@@ -35,6 +35,7 @@ from core.messages import (
     Sender,
 )
 from core.operations import Combine, Dot, Drop, Largest, Norm1, Update
+from core.passing import Pass, Word
 from core.portions import BundleId
 from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
@@ -60,7 +61,7 @@ few = st.integers(0, AT_ONCE_LIMIT)
 numbers = st.floats(allow_nan=False)
 vectors = st.builds(torch.zeros, st.integers(0, 9), dtype=st.sampled_from([getattr(torch, name) for name in DTYPES]))
 texts = st.text(max_size=30).filter(str.isprintable)
-roles = st.sampled_from(["shard/0", "replica/12", "evaluator", "mirror/3"])
+roles = st.sampled_from(["shard/0", "replica/12", "replica/3/1", "evaluator", "mirror/3"])
 progresses = st.builds(Progress, counts, counts, texts)
 pushes = st.builds(Push, counts, vectors, few, few, counts)
 finishes = st.builds(Finish, texts)
@@ -116,6 +117,8 @@ requests = st.one_of(
     st.builds(Want, st.none() | st.builds(Done, counts, counts, portions, numbers, counts)),
     operates,
     st.builds(Recall),
+    st.builds(Pass, counts, st.sampled_from(("up", "down")), counts, vectors),
+    st.builds(Word, counts, st.booleans(), st.booleans(), st.booleans(), st.none() | numbers, counts, portions),
     st.builds(Install, manifests, st.just("parameters"), vectors),
     st.builds(Relay, texts, counts, st.binary(max_size=99)),
     st.builds(reports.Beat, texts, counts, statuses),
@@ -196,7 +199,7 @@ def kinds_under(kind: type[Any]) -> set[type[Any]]:
 
 
 def test_no_message_is_left_out_above() -> None:
-    drawn = {Join, Ask, Fetch, FetchPoint, Finish, Push, Copy, Install, Relay, Want, Operate, Recall}
+    drawn = {Join, Ask, Fetch, FetchPoint, Finish, Push, Copy, Install, Relay, Want, Operate, Recall, Pass, Word}
     drawn |= {reports.Beat, reports.Report, reports.Inquire, reports.Conclude}
     answered = {Progress, Parameters, Accepted, Finished, Refusal, Behind, Relayed, Task, Values, Missing, Memory}
     answered |= {reports.Standing, reports.Orders, reports.Overview}
