@@ -32,8 +32,13 @@ def volume(box: Box) -> int:
 
 def meet(one: Box, other: Box) -> Box | None:
     """Where both are; None if that is nowhere."""
-    both = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
-    return both if all(begin < end for begin, end in both) else None
+    both = []
+    for (a, b), (c, d) in zip(one, other, strict=True):  # written out: on many machines it is asked of all pairs of parts
+        begin, end = max(c, a), min(d, b)
+        if begin >= end:
+            return None
+        both.append((begin, end))
+    return tuple(both)
 
 
 def without(box: Box, hole: Box) -> list[Box]:
