@@ -31,10 +31,10 @@ def volume(box: Box) -> int:
 
 
 def meet(one: Box, other: Box) -> Box | None:
-    """Where both are; None if that is nowhere."""
+    """Where both are; None if that is nowhere.  Written out: placing a large model asks a million times."""
     both = []
-    for (a, b), (c, d) in zip(one, other, strict=True):  # written out: on many machines it is asked of all pairs of parts
-        begin, end = max(c, a), min(d, b)
+    for (a, b), (c, d) in zip(one, other, strict=True):
+        begin, end = a if a > c else c, b if b < d else d
         if begin >= end:
             return None
         both.append((begin, end))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from core import boxes
 from core.boxes import Box, meet, union, volume
@@ -21,6 +21,13 @@ from core.graph import Graph, GraphError, Node, Part, Setting, shape_told
 
 Placement = Mapping[str, tuple[int, ...]]
 """Layer -> machine of each of its parts; a machine may hold several."""
+
+
+class Task(NamedTuple):
+    """A part to be computed."""
+
+    direction: Literal["forward", "backward"]
+    part: int
 
 
 @dataclass(slots=True, eq=False)
@@ -102,16 +109,21 @@ class Message:
 class Partitioned:
     """A graph on so many machines."""
 
-    def __init__(self, graph: Graph, placement: Placement) -> None:
-        """Raises GraphError for a placement that leaves out a layer, names one that is none, or splits one further than can be."""
+    def __init__(self, graph: Graph, placement: Placement, machines: int | None = None) -> None:
+        """`machines`: how many there are; left out, as many as have parts.  Raises GraphError for a placement that leaves out a layer, names
+        one that is none, or splits one further than can be; or that names a machine that is none, or has nothing for one.
+        """
+        check(graph, placement, machines)
         self.graph, self.placement = graph, dict(placement)
-        self.machines = 1 + max((machine for machines in placement.values() for machine in machines), default=0)
-        check(graph, placement)
+        self.machines = machines or 1 + max((machine for places in placement.values() for machine in places), default=0)
         self.parts: list[Placed] = []
         self.pieces: list[Piece] = []
         self.messages: list[Message] = []
         self._of: dict[str, list[Placed]] = {}
         self._pieces: dict[tuple[str, str], list[Piece]] = {}
+        self._by_machine: list[list[Placed]] = [[] for _ in range(self.machines)]
+        self._from: list[list[Message]] = [[] for _ in range(self.machines)]
+        self._to: list[list[Message]] = [[] for _ in range(self.machines)]
         counts = {name: len(machines) for name, machines in placement.items()}
         settings: dict[str, Setting] = {}
         for node in graph:
@@ -131,6 +143,7 @@ class Partitioned:
             part = Part(at, box, node.layer.needs(at, box), node.layer.weight_boxes(at, box))
             placed.append(Placed(len(self.parts), node, part, machine))
             self.parts.append(placed[-1])
+            self._by_machine[machine].append(placed[-1])
 
     def own(self) -> list[int]:
         """Give each region of a parameter to the first machine that needs it; how many parameters each machine has."""
@@ -180,7 +193,10 @@ class Partitioned:
             if self.home(is_weight, take.source) != placed.machine:
                 wanted.setdefault((is_weight, take.source, placed.machine), []).append(take.box)
         for (is_weight, of, destination), needed in wanted.items():
-            self.messages.append(Message(len(self.messages), of, is_weight, self.home(is_weight, of), destination, union(needed)))
+            message = Message(len(self.messages), of, is_weight, self.home(is_weight, of), destination, union(needed))
+            self.messages.append(message)
+            self._from[message.source].append(message)
+            self._to[destination].append(message)
         ways = {(message.weights, message.of, message.destination): message.number for message in self.messages}
         for placed in self.parts:
             for is_weight, regions in ((False, placed.inputs), (True, placed.parameters.values())):
@@ -201,7 +217,14 @@ class Partitioned:
     # what one machine has to do with
 
     def parts_of(self, machine: int) -> list[Placed]:
-        return [placed for placed in self.parts if placed.machine == machine]
+        return self._by_machine[machine]
+
+    def messages_from(self, machine: int) -> list[Message]:
+        """What leaves it in the upward phase, and comes back as gradients."""
+        return self._from[machine]
+
+    def messages_to(self, machine: int) -> list[Message]:
+        return self._to[machine]
 
     def pieces_of(self, machine: int) -> list[Piece]:
         return [piece for piece in self.pieces if piece.machine == machine]
@@ -210,6 +233,11 @@ class Partitioned:
         """Where its parameters lie in the vector of all of them, which is ordered by machine."""
         first = sum(self.sizes[:machine])
         return slice(first, first + self.sizes[machine])
+
+    def flops(self, task: Task) -> float:
+        """Of one sample."""
+        placed = self.parts[task.part]
+        return placed.flops if task.direction == "forward" else placed.flops_down
 
     def flops_of(self, machine: int) -> float:
         """Of one sample, both phases."""
@@ -220,10 +248,10 @@ class Partitioned:
         return sum(message.count(samples) for message in self.messages)
 
 
-def check(graph: Graph, placement: Placement) -> None:
-    """Raises GraphError, which names the layer and what is allowed."""
-    placed = [node for node in graph if not node.layer.source]
-    names = [node.name for node in placed]
+def check(graph: Graph, placement: Placement, machines: int | None = None) -> None:
+    """`machines`: how many there are, where that is given.  Raises GraphError, which names the layer and what is allowed."""
+    layers = [node for node in graph if not node.layer.source]
+    names = [node.name for node in layers]
     for name in placement:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
@@ -231,14 +259,21 @@ def check(graph: Graph, placement: Placement) -> None:
             raise GraphError(
                 f"layer {name!r} cannot be placed: {said}" + (f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(names)}")
             )
-    for node in placed:
-        machines = placement.get(node.name, ())
-        if not machines:
+    for node in layers:
+        places = placement.get(node.name, ())
+        if not places:
             raise GraphError(f"layer {node.name!r} has no place; each layer needs at least one machine")
         most = node.layer.most_parts(node.at)
-        if len(machines) > most:
+        if len(places) > most:
             raise GraphError(
-                f"layer {node.name!r} of {shape_told(node.at.output)} outputs in {len(machines)} parts; allowed: {'1' if most == 1 else f'1 to {most}'}"
+                f"layer {node.name!r} of {shape_told(node.at.output)} outputs in {len(places)} parts; allowed: {'1' if most == 1 else f'1 to {most}'}"
             )
-        if min(machines) < 0:
-            raise GraphError(f"layer {node.name!r} on machine {min(machines)}; machines count from 0")
+        if min(places) < 0:
+            raise GraphError(f"layer {node.name!r} on machine {min(places)}; machines count from 0")
+        if machines is not None and max(places) >= machines:
+            raise GraphError(
+                f"layer {node.name!r} on machine {max(places)}; there are {machines} partitions; allowed: {'0' if machines == 1 else f'0 to {machines - 1}'}"
+            )
+    idle = sorted(set(range(machines or 0)) - {machine for places in placement.values() for machine in places})
+    if idle:
+        raise GraphError(f"no layer has a part on machine {idle[0]}; allowed: something on each of the {machines} partitions")

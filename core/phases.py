@@ -11,16 +11,9 @@ import heapq
 from collections import Counter, defaultdict
 from typing import Literal, NamedTuple
 
-from core.partitioning import Partitioned, Placed
+from core.partitioning import Partitioned, Placed, Task
 
 Phase = Literal["up", "down"]
-
-
-class Task(NamedTuple):
-    """A part to be computed."""
-
-    direction: Literal["forward", "backward"]
-    part: int
 
 
 class Arrival(NamedTuple):
@@ -43,8 +36,8 @@ class Phases:
         self.sends: defaultdict[Task, list[Arrival]] = defaultdict(list)
         self.uses: defaultdict[int, list[int]] = defaultdict(list)
         """Of each part: the messages that it uses."""
-        self.comes = [message for message in partitioned.messages if message.destination == machine]
-        self.goes = [message for message in partitioned.messages if message.source == machine]
+        self.comes = partitioned.messages_to(machine)
+        self.goes = partitioned.messages_from(machine)
         self.at_once = [Arrival("up", message.number) for message in self.goes if message.weights]
         """Parameters that others need: they leave before anything is computed."""
         for message in self.goes:
@@ -109,6 +102,19 @@ class Ledger:
     def next(self) -> Task | None:
         """A part whose inputs are all there, the first in the order of the graph; None if all that is left waits for a message."""
         return heapq.heappop(self._ready)[-1] if self._ready else None
+
+    def stretch(self) -> tuple[list[Task], list[Arrival]]:
+        """Parts to be computed one after the other, whose inputs are all there by then, and the messages that leave after the last of them.
+
+        It ends with the first that any message leaves after; no parts if all that is left waits for a message.  They count as computed.
+        """
+        tasks: list[Task] = []
+        leaving: list[Arrival] = []
+        while not leaving and (task := self.next()) is not None:
+            tasks.append(task)
+            leaving = self.leaving(task)
+            self.computed(task)
+        return tasks, leaving
 
     def arrived(self, arrival: Arrival) -> bool:
         """A message has come; False if it had come before."""

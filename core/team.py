@@ -136,13 +136,11 @@ class Together:
             came, self._came = self._came, []
             for arrival, vector in came:
                 computation.take(arrival, vector)
-            task = ledger.next()
-            if task is None:
+            tasks, leaving = ledger.stretch()
+            if not tasks:
                 self._ledger = None
                 return computation, sent, nbytes
-            leaving = ledger.leaving(task)
-            vectors = await self.node.compute(computation.work(task, leaving))
-            ledger.computed(task)
+            vectors = await self.node.compute(computation.work(tasks, leaving))
 
     def delivered(self, key: Arrival | str, kept: Any) -> None:
         """Something has come for this round."""

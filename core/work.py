@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from core.phases import Arrival, Task
+    from core.partitioning import Task
+    from core.phases import Arrival
 
 R = TypeVar("R")
 
@@ -73,8 +74,8 @@ class Network(Model, Protocol):
 class Computation(Protocol):
     """One minibatch on one machine of a replica; its methods are called by one thread at a time."""
 
-    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Any]]:
-        """Compute a part; yields what then leaves, a vector for each message, which nobody changes any more."""
+    def work(self, tasks: Sequence[Task], leaving: Sequence[Arrival]) -> Work[list[Any]]:
+        """Compute some parts, one after the other; yields what then leaves, a vector for each message, which nobody changes any more."""
 
     def payload(self, arrival: Arrival) -> Any:
         """What a message carries, of parameters: these leave before anything is computed."""

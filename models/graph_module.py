@@ -1,4 +1,4 @@
-"""A graph as a plain module of torch."""
+"""A graph run whole, as a plain torch module: what a job trains that describes its layers and splits none of them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,70 @@ import torch
 from torch import nn
 
 from core.boxes import slices, whole
-from core.graph import Graph, Part
+from core.graph import Graph, GraphError, Node, Part
 from models.layers import Source
 
 
 class GraphModule(nn.Module):
-    """Each layer in one part; its output is the graph's.  Parameters go by their keys, as if submodules had them."""
+    """Each layer in one part; its output is the graph's, before any loss.
+
+    Parameters go by their keys, "conv.weight" as if a submodule `conv` had them, and begin as the layers say, from torch's stream, in the
+    order of the graph.  It has no mode for evaluation: batch normalisation takes the statistics of whatever minibatch it is given.
+    """
 
     def __init__(self, graph: Graph) -> None:
+        """Raises GraphError unless the graph has one output that needs no targets."""
         super().__init__()
         self.graph = graph
-        for node in graph:
+        self.nodes = [node for node in graph if node.name not in beyond_targets(graph)]
+        names = {node.name for node in self.nodes}
+        outputs = [node.name for node in self.nodes if names.isdisjoint(graph.nx.succ[node.name])]
+        if len(outputs) != 1:
+            raise GraphError(f"the graph has the outputs {', '.join(outputs) or 'none'} apart from its loss; allowed: one")
+        self.output = outputs[0]
+        for node in self.nodes:
             for weight, shape in node.weights.items():
                 parameter = nn.Parameter(torch.empty(shape))
                 with torch.no_grad():
                     node.layer.initialise(node.at, weight, parameter)
-                *path, last = node.key(weight).split(".")
-                at: nn.Module = self
-                for name in path:
-                    if name not in at._modules:
-                        at._modules[name] = nn.Module()
-                    at = at._modules[name]  # type: ignore[assignment]
-                at.register_parameter(last, parameter)
+                register(self, node.key(weight), parameter)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`inputs`: samples x the shape of the source, or samples x as many numbers."""
-        parameters, values = dict(self.named_parameters()), {}
-        for node in self.graph:
+        parameters: dict[str, torch.Tensor] = dict(self.named_parameters())
+        values: dict[str, torch.Tensor] = {}
+        for node in self.nodes:
             if isinstance(node.layer, Source):
-                values[node.name] = inputs.reshape(len(inputs), *node.layer.of)
-                continue
-            at, box = node.at, whole(node.at.output)
-            part = Part(at, box, node.layer.needs(at, box), node.layer.weight_boxes(at, box))
-            seen = [
-                values[name][(slice(None), *slices(need, whole(shape)))]
-                for name, need, shape in zip(node.inputs, part.needs, at.inputs, strict=True)
-            ]
-            values[node.name] = node.layer.forward(seen, {weight: parameters[node.key(weight)] for weight in node.weights}, part)
-        return values[self.graph.outputs[0].name]
+                values[node.name] = node.layer.fitted(inputs)
+            else:
+                values[node.name] = computed(node, [values[name] for name in node.inputs], parameters)
+        return values[self.output]
+
+
+def computed(node: Node, inputs: list[torch.Tensor], parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The whole output of a layer."""
+    at, box = node.at, whole(node.at.output)
+    part = Part(at, box, node.layer.needs(at, box), node.layer.weight_boxes(at, box))
+    seen = [
+        given[(slice(None), *slices(need, whole(shape)))] for given, need, shape in zip(inputs, part.needs, at.inputs, strict=True)
+    ]  # fmt: skip
+    weights = {weight: parameters[node.key(weight)].view(shape) for weight, shape in node.weights.items()}
+    found: torch.Tensor = node.layer.forward(seen, weights, part)
+    return found
+
+
+def beyond_targets(graph: Graph) -> set[str]:
+    """The targets, and all layers that need them."""
+    found: set[str] = set()
+    for node in graph:  # inputs come first
+        if (isinstance(node.layer, Source) and node.layer.what == "targets") or not found.isdisjoint(node.inputs):
+            found.add(node.name)
+    return found
+
+
+def register(module: nn.Module, key: str, parameter: nn.Parameter) -> None:
+    """Under its whole key.  Past `add_module`, which knows names that a layer may well have, such as "train"."""
+    *path, last = key.split(".")
+    for name in path:
+        module = module._modules.setdefault(name, nn.Module())  # type: ignore[assignment]
+    module._parameters[last] = parameter

@@ -39,15 +39,15 @@ def window_steps(size: int, window: int, stride: int, padding: int = 0) -> int:
 
 
 def windows_need(interval: tuple[int, int], size: int, window: int, stride: int, padding: int = 0) -> tuple[int, int]:
-    """What windows at these places see of a side, its padding apart."""
-    begin, end = interval
-    return max(0, begin * stride - padding), min(size, (end - 1) * stride + window - padding)
+    """What windows at these places see of a side, its padding apart; of no length where they see padding alone."""
+    first, last = interval[0] * stride - padding, (interval[1] - 1) * stride + window - padding
+    return min(max(0, first), size), max(0, min(size, last))
 
 
 def padding_left(interval: tuple[int, int], size: int, window: int, stride: int, padding: int) -> tuple[int, int]:
     """How much of the padding they see before and behind it."""
-    begin, end = interval
-    return max(0, padding - begin * stride), max(0, (end - 1) * stride + window - padding - size)
+    first, last = interval[0] * stride - padding, (interval[1] - 1) * stride + window - padding
+    return max(0, min(0, last) - first), max(0, last - max(size, first))
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,16 @@ class Source(Layer):
         if inputs:
             raise GraphError("it comes with the minibatch and takes nothing")
         return self.of
+
+    def fitted(self, given: Any) -> Any:
+        """A minibatch, in this shape: images come flat, or without their one channel.  Raises GraphError for one of another shape."""
+        shape = tuple(given.shape[1:])
+        if shape == self.of:
+            return given
+        bare = [tuple(size for size in one if size != 1) for one in (shape, self.of)]
+        if math.prod(shape) != math.prod(self.of) or (bare[0] != bare[1] and len(shape) != 1 and len(self.of) != 1):
+            raise GraphError(f"{self.what} of {shape_told(shape)}; the graph takes {shape_told(self.of)}, or as many numbers in one row")
+        return given.reshape(len(given), *self.of)
 
 
 class Pointwise(Layer):
@@ -141,6 +151,28 @@ class Dense(Layer):
         from torch.nn.functional import linear
 
         return linear(inputs[0].flatten(1), weights["weight"], weights.get("bias"))
+
+
+@dataclass(frozen=True)
+class Flat(Layer):
+    """The same numbers in one row, split where its input's first dimension is.  A fully connected layer has no need of it."""
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
+        return (math.prod(one_input(inputs)),)
+
+    def most_parts(self, at: Setting) -> int:
+        return at.inputs[0][0] if at.inputs[0] else 1
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        each = math.prod(at.inputs[0][1:])
+        return [((begin * each, end * each),) for begin, end in intervals(self.most_parts(at), parts)]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        each = math.prod(at.inputs[0][1:])
+        return (((box[0][0] // each, box[0][1] // each), *whole(at.inputs[0][1:])) if at.inputs[0] else (),)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
+        return inputs[0].reshape(len(inputs[0]), -1)
 
 
 class Tiled(Layer):
@@ -253,12 +285,21 @@ class Convolution(Tiled):
 
 @dataclass(frozen=True)
 class Pool(Tiled):
-    """The greatest, the mean, or the root of the sum of squares ("l2": Le et al., ICML 2012) of each window of each channel."""
+    """The greatest, the mean, or the root of the sum of squares ("l2": Le et al., ICML 2012) of each window of each channel.
+
+    `counts_padding`: does a mean count it, as zeros?  Else it is of what lies in the image.
+    """
 
     kind: Literal["max", "mean", "l2"]
     window: int
     stride: int
     padding: int = 0
+    counts_padding: bool = True
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if 2 * self.padding > self.window:
+            raise GraphError(f"a padding of {self.padding} around windows of {self.window}; allowed: at most half of a window")
+        return super().shape(inputs, parts)
 
     def flops(self, at: Setting, box: Box) -> float:  # noqa: ARG002
         return float(self.window**2 * volume(box)) * (2 if self.kind == "l2" else 1)
@@ -270,7 +311,11 @@ class Pool(Tiled):
             return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride)
         seen = self.padded(inputs[0], part)
         if self.kind == "mean":
-            return avg_pool2d(seen, self.window, self.stride)
+            mean = avg_pool2d(seen, self.window, self.stride)
+            if self.counts_padding or seen is inputs[0]:
+                return mean
+            inside = self.padded(inputs[0].new_ones((1, 1, *inputs[0].shape[2:])), part)
+            return mean / avg_pool2d(inside, self.window, self.stride)
         return (avg_pool2d(seen * seen, self.window, self.stride) * self.window**2 + TINY).sqrt()
 
 
@@ -360,11 +405,20 @@ class Normalised(Layer):
 
 
 @dataclass(frozen=True)
-class Mean(Pointwise):
-    """Of each channel over the whole image; split by channels."""
+class Mean(Layer):
+    """Of each channel over the whole image; split by channels.  `image`: as an image of one place."""
+
+    image: bool = False
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:  # noqa: ARG002
-        return (image(inputs)[0],)
+        channels = image(inputs)[0]
+        return (channels, 1, 1) if self.image else (channels,)
+
+    def most_parts(self, at: Setting) -> int:
+        return at.output[0]
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         return ((box[0], *whole(at.inputs[0][1:])),)
@@ -373,7 +427,7 @@ class Mean(Pointwise):
         return float(volume(box) * math.prod(at.inputs[0][1:]))
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:  # noqa: ARG002
-        return inputs[0].mean((2, 3))
+        return inputs[0].mean((2, 3), keepdim=self.image)
 
 
 @dataclass(frozen=True)
@@ -511,14 +565,30 @@ LOSSES: dict[str, tuple[type[ByClasses], type[Layer]]] = {
 """By the name that a scenario gives it: what each part of the classes computes, and how that becomes the loss."""
 
 
-def with_loss(graph: Graph, loss: str, targets: Shape) -> Graph:
-    """The graph with its targets and its loss.  Raises GraphError unless it has one output, of one dimension unless squares are wanted."""
+def with_loss(graph: Graph, loss: str, targets: Shape | None = None) -> Graph:
+    """The graph with its targets, of this shape for each sample (left out: what the loss needs), and its loss.
+
+    Raises GraphError unless it has one output, which has one dimension and a class for each of its numbers; or is as the targets are, for
+    "mse".
+    """
     outputs = graph.outputs
     if len(outputs) != 1:
         raise GraphError(f"the graph has the outputs {', '.join(node.name for node in outputs)}; allowed: one, whose loss is descended")
+    output = outputs[0]
+    if targets is None:
+        targets = output.at.output if loss == "mse" else ()
+    if loss == "mse" and output.at.output != targets:
+        raise GraphError(
+            f"output {output.name!r} of {shape_told(output.at.output)}; allowed for mse: what the targets are, {shape_told(targets)}"
+        )
+    if loss != "mse" and (len(output.at.output) != 1 or targets != ()):
+        raise GraphError(
+            f"output {output.name!r} of {shape_told(output.at.output)}, targets of {shape_told(targets)}; "
+            f"allowed for {loss}: one row of classes, and for each sample the number of one"
+        )
     parts, whole_loss = LOSSES[loss]
     return graph.then([
         Node("targets", Source(targets, "targets")),
-        Node(f"{loss}-parts", parts(), outputs[0].name, "targets"),
+        Node(f"{loss}-parts", parts(), output.name, "targets"),
         Node(loss, whole_loss(), f"{loss}-parts"),
     ])  # fmt: skip

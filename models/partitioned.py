@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from core.boxes import Box, extent, meet, slices, volume
-from core.partitioning import Partitioned, Placed, Take
-from core.phases import Arrival, Task
+from core.partitioning import Partitioned, Placed, Take, Task
+from core.phases import Arrival
 from core.work import Cost, Gradient, Work
 from models.data import Batch
+from models.layers import Source
 
 ORDER = 1_000_003
 """Keeps what parts draw (dropout) apart."""
@@ -67,15 +68,13 @@ class Minibatch:
         self._weights: defaultdict[int, list[tuple[int, Box, torch.Tensor]]] = defaultdict(list)
         """The same of each piece of this machine's parameters."""
 
-    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[torch.Tensor]]:
-        placed = self.partitioned.parts[task.part]
-        forward = task.direction == "forward"
-
+    def work(self, tasks: Sequence[Task], leaving: Sequence[Arrival]) -> Work[list[torch.Tensor]]:
         def run() -> list[torch.Tensor]:
-            (self.forward if forward else self.backward)(placed)
+            for task in tasks:
+                (self.forward if task.direction == "forward" else self.backward)(self.partitioned.parts[task.part])
             return [self.payload(arrival) for arrival in leaving]
 
-        return Work(run, Cost((placed.flops if forward else placed.flops_down) * self.samples))
+        return Work(run, Cost(sum(map(self.partitioned.flops, tasks)) * self.samples))
 
     # what crosses
 
@@ -129,7 +128,8 @@ class Minibatch:
         for name, takes, need in zip(placed.node.inputs, placed.inputs, placed.part.needs, strict=True):
             if takes is None:
                 source = self.partitioned.graph[name].layer
-                given = self.given[source.what]  # type: ignore[attr-defined]
+                assert isinstance(source, Source)
+                given = source.fitted(self.given[source.what])
                 inputs.append(given[(slice(None), *(slice(*side) for side in need))] if need else given)
                 leaves.append(None)
             else:
@@ -139,13 +139,19 @@ class Minibatch:
         weights = {
             name: self.weight(takes, placed.part.weights[name]).detach().requires_grad_() for name, takes in placed.parameters.items()
         }
-        torch.manual_seed(self.batch.seed + ORDER * placed.number)
+        self.seed(self.batch.seed + ORDER * placed.number)
         with torch.enable_grad():
             output = placed.node.layer.forward(inputs, weights, placed.part)
         self._tapes[placed.number] = output, leaves, weights
         self._outputs[placed.number] = output.detach()
         if placed.node.layer.loss:
             self.loss = output.detach().mean().item()
+
+    def seed(self, number: int) -> None:
+        """Of the device's own stream: `torch.manual_seed` is for all devices that there may be, and writes down the stack for each."""
+        torch.default_generator.manual_seed(number)
+        if self.partition.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     def region(self, takes: Sequence[Take], need: Box) -> torch.Tensor:
         """A region of an input, put together; not copied where it is one part's."""

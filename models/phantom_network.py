@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.partitioning import Partitioned
-from core.phases import Arrival, Task
+from core.partitioning import Partitioned, Task
+from core.phases import Arrival
 from core.vector import Phantom
 from core.work import Cost, Gradient, Quality, Work
 
@@ -57,9 +57,8 @@ class PhantomComputation:
     def __init__(self, partition: PhantomPartition, parameters: Phantom, samples: int) -> None:
         self.partition, self.parameters, self.samples = partition, parameters, samples
 
-    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Phantom]]:
-        placed = self.partition.partitioned.parts[task.part]
-        flops = placed.flops if task.direction == "forward" else placed.flops_down
+    def work(self, tasks: Sequence[Task], leaving: Sequence[Arrival]) -> Work[list[Phantom]]:
+        flops = sum(self.partition.partitioned.flops(task) for task in tasks)
         vectors = [self.payload(arrival) for arrival in leaving]
         return Work(lambda: vectors, Cost(flops * self.samples, 0.0))
 

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.graph import Graph
 from core.partitioning import Partitioned
 from core.work import Cost, Gradient, Quality, Work
 from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
 from models.graph_module import GraphModule
+from models.layers import with_loss
 from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
@@ -63,6 +65,7 @@ class TorchNetwork:
             p.data = self.flat[at : at + p.numel()].view_as(p)
             p.grad = self.flat_gradient[at : at + p.numel()].view_as(p)
             at += p.numel()
+        self.loss = "mse" if loss == "auto" and data.train.pick(torch.arange(1))[1].is_floating_point() else loss
         self.criterion = criterion(loss, data.train, self.forward)
         self.normalised = any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in module.modules())
         self.flops_per_sample = flops_per_sample if flops_per_sample is not None else self.counted_flops()
@@ -151,6 +154,16 @@ class TorchNetwork:
         except RuntimeError as error:
             raise NetworkError(f"model.start = {source!r}: does not fit the network: {' '.join(str(error).split())}") from None
         self.begin_here()
+
+    def graph(self) -> Graph:
+        """Its layers, and its loss.  Raises NetworkError for a module that cannot be read."""
+        from models.importing import graph_of
+
+        if isinstance(self.module, GraphModule):
+            layers = self.module.graph
+        else:
+            layers = graph_of(self.module, self.taken(self.data.train.pick(torch.arange(2))[0]))
+        return with_loss(layers, "cross-entropy" if self.loss == "auto" else self.loss)
 
     def split(self, partitioned: Partitioned) -> None:
         """From here on, vectors are ordered by the machines that a replica is split over."""

@@ -10,6 +10,9 @@ from scenarios.distributions import Durations, constant
 from scenarios.table import Positive, Table
 from scenarios.units import Bandwidth, Duration
 
+HEADER_BYTES = 64
+"""What a request or reply weighs without its payload; execctl's protobuf envelopes are 40 to 90 bytes."""
+
 
 class Nics(Table):
     """The machines of that name, a glob, have another network card than the others; of two that match, the later counts."""

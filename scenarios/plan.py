@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import job as core_job
-from core.graph import GraphError
+from core.graph import Graph, GraphError
 from core.job import Job, Shared, Stop, role_kind, shard_name
 from core.membership import Role
 from core.partitioning import Partitioned
@@ -27,6 +28,7 @@ from models.layers import with_loss
 from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPartition, PhantomPortions
 from scenarios.declared import told, why_not
 from scenarios.load import Mistake, ScenarioError
+from scenarios.partitions import placement_of
 from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
 from scenarios.schema import HONOURED_BY, Scenario
@@ -120,7 +122,7 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     else:
         network, data, training_samples = phantom_parts(scenario)
         payload_scale = 1.0
-    partitioned = split(scenario, network)
+    partitioned = split(scenario, network, at_once(scenario, training_samples))
     made = Plan(
         scenario, job(scenario, sharing(scenario, len(network), partitioned), training_samples), network, data,
         portions(scenario, network, training_samples), payload_scale, at_once(scenario, training_samples), partitioned,
@@ -130,8 +132,8 @@ def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", s
     return made
 
 
-def split(scenario: Scenario, network: Network) -> Partitioned | None:
-    """The model split over the machines of a replica; None where a replica has one."""
+def split(scenario: Scenario, network: Network, samples: int) -> Partitioned | None:
+    """The model split over the machines of a replica, for minibatches of so many; None where a replica has one."""
     model = scenario.model
     if model.partitions == 1:
         return None
@@ -139,19 +141,26 @@ def split(scenario: Scenario, network: Network) -> Partitioned | None:
         raise complaint(
             scenario, "model.cost", "what the parts of a model cost follows from its layers; allowed: one partition, or no cost"
         )
-    bundled = BUNDLED.get(model.network)
-    assert bundled is not None
     try:
-        graph = with_loss(bundled.graph(model.layers), bundled.loss if model.loss == "auto" else model.loss, ())
-        partitioned = Partitioned(
-            graph,
-            {node.name: tuple(range(min(model.partitions, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source},
-        )
+        partitioned = placement_of(scenario, graph_of(scenario, network), samples)
     except GraphError as error:
         raise complaint(scenario, "model.placement", str(error)) from error
     if not isinstance(network, PhantomNetwork):
         network.split(partitioned)  # type: ignore[attr-defined]
     return partitioned
+
+
+def graph_of(scenario: Scenario, network: Network) -> Graph:
+    """The model's layers and its loss.  Raises GraphError."""
+    model, bundled = scenario.model, BUNDLED.get(scenario.model.network)
+    if bundled is not None:
+        return with_loss(bundled.graph(model.layers), bundled.loss if model.loss == "auto" else model.loss)
+    if isinstance(network, PhantomNetwork):
+        network = real_parts(scenario, "cpu", shared=True)[0]
+    try:
+        return network.graph()  # type: ignore[attr-defined,no-any-return]
+    except InputError as error:
+        raise complaint(scenario, "", str(error)) from error
 
 
 def sharing(scenario: Scenario, parameters: int, partitioned: Partitioned | None) -> tuple[Shared, ...]:
@@ -294,6 +303,7 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
 
     from models import data as datasets
     from models import torch_network, user
+    from models.graph_module import GraphModule
 
     torch.set_num_threads(scenario.exec.threads)
     model, protocol = scenario.model, scenario.protocol
@@ -303,8 +313,12 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, 
             module = torch_network.made_from(scenario.seed, lambda: torch_network.build(bundled, model.layers))
         else:
             module = torch_network.made_from(scenario.seed, lambda: user.call(model.network, "model.network"))
+            if isinstance(module, Graph):
+                module = torch_network.made_from(scenario.seed, partial(GraphModule, module))
             if not isinstance(module, torch.nn.Module):
-                raise UserCodeError(f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module")
+                raise UserCodeError(
+                    f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module, or a core.graph.Graph"
+                )
         synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
         data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
         flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None

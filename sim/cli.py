@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from report.commands import finish, run_options, scenario_arguments
+from report.graphing import graph
 from report.reading import READERS
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def main() -> None:
     """
 
 
-for reader in READERS:
-    main.add_command(reader)
+for other in (*READERS, graph):
+    main.add_command(other)
 
 
 @main.command()

@@ -22,6 +22,7 @@ from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachab
 from core.node import NOTHING, Outcome, Server, Store
 from core.work import Gradient, Work
 from report.trace import Track
+from scenarios.network import HEADER_BYTES
 from sim.accounts import Account
 from sim.device import Device, Machine
 from sim.loop import Future, Life, SimLoop, Timer
@@ -29,9 +30,6 @@ from sim.network import Message, Network
 
 if TYPE_CHECKING:
     from sim.spans import Spans
-
-HEADER_BYTES = 64
-"""What a request or reply weighs without its payload; execctl's protobuf envelopes are 40 to 90 bytes."""
 
 REQUEST, SERVED, REPLY, RESET = range(4)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from core.job import Shared
-from core.partitioning import Partitioned
-from core.phases import Arrival, Task
+from core.partitioning import Partitioned, Task
+from core.phases import Arrival
 from core.vector import Phantom
 from core.work import Cost, Gradient, Minibatches, NoPortions, Quality, Work
 from scenarios.plan import BYTES_OF_FLOAT32, Plan, job, plan, sharing
@@ -155,9 +155,8 @@ class TallyComputation:
     batch: Mark
     mine: Mark
 
-    def work(self, task: Task, leaving: Sequence[Arrival]) -> Work[list[Tagged]]:
-        placed = self.partition.partitioned.parts[task.part]
-        flops = placed.flops if task.direction == "forward" else placed.flops_down
+    def work(self, tasks: Sequence[Task], leaving: Sequence[Arrival]) -> Work[list[Tagged]]:
+        flops = sum(map(self.partition.partitioned.flops, tasks))
         return Work(lambda: [self.payload(arrival) for arrival in leaving], Cost(flops, 0.0))
 
     def payload(self, arrival: Arrival) -> Tagged:

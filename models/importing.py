@@ -1,0 +1,538 @@
+"""Any `torch.nn.Module` as a graph of layers, so that a model that was written for one machine can be split over several.
+
+The module is traced, and run twice to see what flows between its operations.  Every operation whose output has the samples in its first
+dimension becomes a layer; what lies between these (sizes, tuples, transposed tensors) belongs to the layer that takes it.  Standard layers
+become the kinds of `models/layers.py`; all else is kept whole, and `Graph.notes` says what and why.  In the end the graph and the module
+compute the same minibatch, and must agree.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.boxes import Shape
+from core.graph import Graph, Layer, Node
+from models import importing_rules as rules
+from models.errors import NetworkError
+from models.graph_module import GraphModule
+from models.layers import LOSSES, Add, Dense, Elementwise, Flat, Source, Whole
+from models.user import told
+
+SAMPLES = 2, 3
+"""In the two minibatches: what changes from one to the other, in its first dimension, are the samples."""
+ALIKE = 1e-2
+"""How far graph and module may be apart, relative to the norm of all outputs, or of all gradients: float32 summed in another order comes to
+1e-6, batch normalisation of what hardly varies to 1e-4, and a layer that was misunderstood to 1."""
+DRAWS = "it draws random numbers, for all of it at once"
+RESERVED = {"targets", *LOSSES, *(f"{loss}-parts" for loss in LOSSES)}
+"""Names of the layers that compute a loss: see `with_loss`."""
+
+
+def graph_of(module: nn.Module, example_inputs: torch.Tensor) -> Graph:
+    """Its layers in training; keys are names of its `state_dict`.
+
+    `example_inputs`: a minibatch of any size.  Raises NetworkError for a module whose forward cannot be traced, takes or returns anything but
+    one tensor, changes what others then take, or has a parameter that no layer or more than one would own.
+    """
+    own = copied(module)
+    traced, kept = trace(own)
+    with torch.random.fork_rng(devices=[]):
+        operations, values = seen(own, traced, example_inputs)
+        graph = Reading(own, traced, operations, values, kept).graph(tuple(example_inputs.shape[1:]))
+        agree(own, graph, example_inputs)
+    for parameter in own.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.new_empty(0)  # layers that are kept whole hold our copy, and are given their parameters
+    return graph
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """The module in training, ours: nobody else turns it to evaluation, or takes statistics with it."""
+    lazy = next((name for name, parameter in module.named_parameters() if isinstance(parameter, nn.UninitializedParameter)), None)
+    if lazy is not None:
+        raise NetworkError(f"model.network: parameter {lazy!r} has no shape yet; allowed: a module that has been called once")
+    try:
+        return copy.deepcopy(module).train()
+    except Exception as error:  # the user's own code may raise anything
+        raise NetworkError(f"model.network: {type(module).__name__} cannot be copied: {told(error)}; allowed: copy.deepcopy") from error
+
+
+# tracing
+
+
+class Tracer(fx.Tracer):
+    """Torch's own modules are one operation each, and so are those in `kept`."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, kept: Mapping[str, str]) -> None:
+        super().__init__()
+        self.kept, self.failed = kept, ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name in self.kept or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+
+
+def trace(module: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
+    """Its operations, and which of its modules could not be traced and are kept whole, with the reason."""
+    kept: dict[str, str] = {}
+    while True:
+        tracer = Tracer(kept)
+        try:
+            takes = list(inspect.signature(module.forward).parameters.values())
+            traced = tracer.trace(module, {one.name: one.default for one in takes[1:] if one.default is not one.empty})
+        except Exception as error:  # the user's own code may raise anything
+            if tracer.failed and tracer.failed not in kept:
+                kept[tracer.failed] = told(error)
+                continue
+            raise NetworkError(
+                f"model.network: {type(module).__name__} cannot be cut into layers: {told(error)}; allowed: a forward whose course depends on no "
+                "values and no shapes, unless in a submodule of its own, which is then kept whole"
+            ) from error
+        break
+    needed = [one.name for place, one in enumerate(takes) if not place or one.default is one.empty]
+    if len(needed) != 1:
+        raise NetworkError(f"model.network: the module takes {', '.join(needed) or 'nothing'}; allowed: one tensor, of inputs")
+    return traced, kept
+
+
+# seeing what flows
+
+
+@dataclass(slots=True)
+class Operation:
+    """What was seen of one.  `shape`: of one sample, if its output is a tensor with the samples first and of the parameters' kind."""
+
+    shape: Shape | None = None
+    random: bool = False
+    """Does it draw from torch's stream?"""
+    changes: bool = False
+    """Does it change what it takes?"""
+    storage: int | None = None
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+
+
+class Watcher(fx.Interpreter):
+    """Runs the operations one by one, and looks."""
+
+    def __init__(self, module: nn.Module, traced: fx.Graph, operations: dict[fx.Node, Operation], kind: torch.dtype) -> None:
+        super().__init__(module, garbage_collect_values=False, graph=traced)
+        self.operations, self.kind = operations, kind
+        self.extra_traceback = False
+
+    def run_node(self, n: fx.Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        tensors = [one for one in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        versions, stream = [one._version for one in tensors], torch.get_rng_state()
+        try:
+            result = super().run_node(n)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(one.shape)) for one in tensors)
+            raise NetworkError(
+                f"model.network: {told_of(n)} does not take inputs of shape {shapes or '()'}: {told(error)}; allowed: minibatches of any size"
+            ) from error
+        operation = self.operations.setdefault(n, Operation())
+        operation.random |= not torch.equal(stream, torch.get_rng_state())
+        operation.changes |= versions != [one._version for one in tensors]
+        if isinstance(result, torch.Tensor):
+            operation.storage = result.untyped_storage().data_ptr()
+            if result.dtype == self.kind or n.op == "placeholder":
+                operation.sizes.append(tuple(result.shape))
+        return result
+
+
+def rows(example_inputs: torch.Tensor, samples: int) -> torch.Tensor:
+    """So many, from the first on; where there are no more, again from the first, and a little larger if they are real numbers."""
+    found = example_inputs[torch.arange(samples) % len(example_inputs)]
+    if not found.is_floating_point():
+        return found
+    again = 1 + 0.1 * (torch.arange(samples) // len(example_inputs)).to(found.dtype)
+    return found * again.reshape(-1, *(1,) * (found.dim() - 1))
+
+
+def seen(module: nn.Module, traced: fx.Graph, example_inputs: torch.Tensor) -> tuple[dict[fx.Node, Operation], dict[fx.Node, Any]]:
+    """What was seen of each operation, and what the second minibatch gave."""
+    kind = kind_of(module)
+    operations: dict[fx.Node, Operation] = {}
+    values: dict[fx.Node, Any] = {}
+    for samples in SAMPLES:
+        watcher = Watcher(module, traced, operations, kind)
+        with torch.no_grad(), unchanged(module):
+            watcher.run(as_parameters(rows(example_inputs, samples), kind))
+        values = watcher.env
+    for operation in operations.values():
+        sizes = operation.sizes
+        if [size[:1] for size in sizes] == [(samples,) for samples in SAMPLES] and sizes[0][1:] == sizes[1][1:]:
+            operation.shape = sizes[0][1:]
+    return operations, values
+
+
+def kind_of(module: nn.Module) -> torch.dtype:
+    """The type of its parameters."""
+    return next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.get_default_dtype())
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Put buffers back, such as running statistics."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    yield
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def as_parameters(inputs: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Real numbers in the parameters' type, since float64 modules meet float32 data."""
+    return inputs.to(kind) if inputs.is_floating_point() else inputs
+
+
+def told_of(node: fx.Node) -> str:
+    """An operation as a person knows it."""
+    return f"{'layer' if node.op == 'call_module' else 'operation'} {path_or_name(node)!r}"
+
+
+# reading the operations as layers
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Some operations, from the outputs of layers to the output of one: what a layer computes that is kept whole."""
+
+    module: nn.Module
+    inputs: tuple[fx.Node, ...]
+    operations: tuple[fx.Node, ...]
+    """In order; the last one's output is the layer's."""
+    parameters: Mapping[fx.Node, Mapping[str, str]]
+    """Keys of those that are trained, of each operation, by their names there."""
+    changes: bool
+    """Does any operation change what it takes?"""
+
+    def __call__(self, inputs: Sequence[Any], weights: Mapping[str, Any]) -> Any:
+        values: dict[fx.Node, Any] = {}
+        for node, one in zip(self.inputs, inputs, strict=True):
+            values[node] = one.clone() if self.changes else one
+        for node in self.operations:
+            values[node] = self.value(node, values, weights)
+        return values[self.operations[-1]]
+
+    def value(self, node: fx.Node, values: Mapping[fx.Node, Any], weights: Mapping[str, Any]) -> Any:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        mine = {name: weights[key] for name, key in self.parameters[node].items()}
+        target: Any = node.target
+        if node.op == "get_attr":
+            return mine[target] if mine else attribute(self.module, target)
+        if node.op == "call_module":
+            submodule = self.module.get_submodule(target)
+            return functional_call(submodule, mine | {name: buffer.clone() for name, buffer in submodule.named_buffers()}, args, kwargs)
+        return getattr(args[0], target)(*args[1:], **kwargs) if node.op == "call_method" else target(*args, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class OfOne:
+    """A stretch without parameters, as a function of its one input."""
+
+    stretch: Stretch
+
+    def __call__(self, given: Any) -> Any:
+        return self.stretch((given,), {})
+
+
+def attribute(module: nn.Module, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+class Reading:
+    """Turns the operations that the output needs into layers, one after the other."""
+
+    def __init__(
+        self, module: nn.Module, traced: fx.Graph, operations: Mapping[fx.Node, Operation], values: Mapping[fx.Node, Any],
+        kept: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self.module, self.operations, self.values, self.kept = module, operations, values, kept
+        self.order = {node: place for place, node in enumerate(traced.nodes)}
+        self.submodules = dict(module.named_modules(remove_duplicate=False))
+        self.parameters = dict(module.named_parameters())
+        self.keys = {id(parameter): key for key, parameter in self.parameters.items()}
+        self.layers: dict[str, Node] = {}
+        self.notes: list[str] = []
+        self.layer: dict[fx.Node, str] = {}
+        """By what it computes."""
+        self.flat: dict[fx.Node, fx.Node] = {}
+        """Of operations that only flatten: what they take."""
+        self.owner: dict[str | fx.Node, str] = {}
+        """Of each parameter, and of each operation between layers that must not be done twice: the layer that has it."""
+
+    def graph(self, given: Shape) -> Graph:
+        """Raises NetworkError."""
+        output = self.output()
+        self.check_changes()
+        for node in self.needed(output):
+            if node.op == "placeholder":
+                self.add(node, Source(given), ())
+            elif self.is_layer(node):
+                self.read(node)
+        self.name_of(output)
+        if len(self.layers) == 1:
+            raise NetworkError("model.network: the module returns what it is given")
+        unused = [key for key, parameter in self.parameters.items() if parameter.requires_grad and key not in self.owner]
+        if unused:
+            more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+            raise NetworkError(
+                f"model.network: parameter {unused[0]!r}{more} is used by no layer that the output needs; allowed: requires_grad_(False), or none such"
+            )
+        graph = Graph(self.layers.values(), notes=self.notes)
+        for node, name in self.layer.items():
+            told, found = graph[name].at.output, self.operations[node].shape
+            assert told == found or node.op == "placeholder", f"layer {name!r} says {told}, and was seen to give {found}"
+        return graph
+
+    def output(self) -> fx.Node:
+        """What the module returns."""
+        found = next(node for node in self.order if node.op == "output").args[0]
+        if not isinstance(found, fx.Node) or not isinstance(self.values[found], torch.Tensor):
+            returned = type(self.values[found] if isinstance(found, fx.Node) else found).__name__.removeprefix("immutable_")
+            raise NetworkError(f"model.network: the module returns a {returned}; allowed: a tensor")
+        if self.operations[found].shape is None:
+            value = self.values[found]
+            raise NetworkError(
+                f"model.network: the module returns {value.dtype} of shape {tuple(value.shape)} for {SAMPLES[1]} samples; "
+                "allowed: the parameters' type, with the samples in the first dimension"
+            )
+        return found
+
+    def is_layer(self, node: fx.Node) -> bool:
+        return self.operations[node].shape is not None and node.op != "get_attr"
+
+    def needed(self, output: fx.Node) -> list[fx.Node]:
+        """The output and all that it needs, in order."""
+        found, left = {output}, [output]
+        while left:
+            fresh = [node for node in left.pop().all_input_nodes if node not in found]
+            found.update(fresh)
+            left += fresh
+        return sorted(found, key=self.order.__getitem__)
+
+    def check_changes(self) -> None:
+        """An operation in place is as good as any other, if nobody takes what it changed by an older name afterwards."""
+        for node, place in self.order.items():
+            if node.op == "output" or not self.operations[node].changes:
+                continue
+            storages = {self.operations[one].storage for one in node.all_input_nodes} - {None}
+            for other in list(self.order)[:place]:
+                if self.operations[other].storage not in storages:
+                    continue
+                if other.op == "get_attr":
+                    raise NetworkError(
+                        f"model.network: {told_of(node)} changes {str(other.target)!r} in place; allowed: minibatches that leave no trace"
+                    )
+                later = next((user for user in other.users if self.order[user] > place), None)
+                if later is not None:
+                    raise NetworkError(
+                        f"model.network: {told_of(node)} changes the output of {told_of(other)} in place, and {told_of(later)} takes that afterwards; "
+                        "allowed: to take what the operation in place returns"
+                    )
+
+    def name_of(self, node: fx.Node) -> str:
+        """The layer that computes it; flattening becomes one where it matters to whoever takes it."""
+        if node not in self.layer:
+            self.add(node, Flat(), [self.flat[node]])
+        return self.layer[node]
+
+    def read(self, node: fx.Node) -> None:
+        """Make a layer of an operation; or nothing, of one that does nothing."""
+        shape = self.operations[node].shape
+        taken = [one for one in node.all_input_nodes if self.is_layer(one)]
+        shapes = [self.operations[one].shape for one in taken]
+        module = rules.as_module(node, self.submodules)
+        if shapes == [shape] and rules.does_nothing(node, module):
+            if taken[0] in self.flat:
+                self.flat[node] = self.flat[taken[0]]
+            else:
+                self.layer[node] = self.name_of(taken[0])
+        elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.only_flattens(node, module):
+            self.flat[node] = taken[0]
+        else:
+            layer = self.kind(node, module, taken)
+            if isinstance(layer, str):
+                self.keep(node, layer)
+            else:
+                self.add(node, layer, taken)
+
+    def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node]) -> Layer | str:
+        """The kind that can be split, or why there is none for this one."""
+        shape = self.operations[node].shape
+        shapes = [self.operations[one].shape for one in taken]
+        found: Layer | str | None = None
+        if module is not None and str(node.target) in self.kept:
+            found = f"it cannot be traced ({self.kept[str(node.target)]})"
+        elif self.operations[node].random:
+            found = DRAWS
+        elif len(taken) == 2 and rules.adds(node) and shapes == [shape, shape]:
+            found = Add()
+        elif len(taken) == 1 == len(node.all_input_nodes):
+            before = shapes[0] or ()
+            if module is not None:
+                found = reserved(module) or rules.layer_of(module, before)
+            else:
+                found = rules.mean_of(node, before)
+                if found is None and rules.is_pointwise(node) and before == shape:
+                    found = Elementwise(OfOne(self.stretch(node)))
+        return found if found is not None else none_of(node, module)
+
+    def add(self, node: fx.Node, layer: Layer, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None, named: str = "") -> None:
+        """A layer: its name is the path of its module, or what the trace calls it, and a number where that is taken."""
+        if isinstance(layer, Dense):  # which flattens for itself
+            taken = [self.flat.get(one, one) for one in taken]
+        inputs = [self.name_of(one) for one in taken]
+        wanted = "inputs" if node.op == "placeholder" else named or path_or_name(node)
+        name, number = wanted, 0
+        while name in self.layers or name in RESERVED:
+            number += 1
+            name = f"{wanted}_{number}"
+        if keys is None:
+            keys = self.keys_of(node)
+        for key in keys.values():
+            self.own(key, name)
+        self.layer[node] = name
+        self.layers[name] = Node(name, layer, *inputs, keys=keys)
+
+    def own(self, what: str | fx.Node, name: str) -> None:
+        """A parameter, or an operation between layers, belongs to a layer.  Raises NetworkError if it belongs to another."""
+        other = self.owner.setdefault(what, name)
+        if other != name:
+            told = f"parameter {what!r}" if isinstance(what, str) else f"{told_of(what)}, whose output does not have the samples first,"
+            raise NetworkError(
+                f"model.network: {told} is used by layers {other!r} and {name!r}; allowed: by one, or inside one submodule that is kept whole"
+            )
+
+    def keys_of(self, node: fx.Node) -> dict[str, str]:
+        """The parameters of an operation that are trained: keys by their names there."""
+        found: dict[str, Any] = {}
+        if node.op == "call_module":
+            found = dict(self.submodules[str(node.target)].named_parameters())
+        elif node.op == "get_attr":
+            found = {str(node.target): attribute(self.module, str(node.target))}
+        return {name: self.keys[id(one)] for name, one in found.items() if isinstance(one, nn.Parameter) and one.requires_grad}
+
+    def stretch(self, node: fx.Node) -> Stretch:
+        """An operation with what lies between it and the layers that it takes from."""
+        found, left = {node}, [node]
+        inputs = set()
+        while left:
+            for one in left.pop().all_input_nodes:
+                if self.is_layer(one):
+                    inputs.add(one)
+                elif one not in found:
+                    found.add(one)
+                    left.append(one)
+        operations = tuple(sorted(found, key=self.order.__getitem__))
+        changes = any(self.operations[one].changes for one in operations)
+        parameters = {one: self.keys_of(one) for one in operations}
+        return Stretch(self.module, tuple(sorted(inputs, key=self.order.__getitem__)), operations, parameters, changes)
+
+    def keep(self, node: fx.Node, why: str) -> None:
+        """A layer that is not split."""
+        stretch, shape = self.stretch(node), self.operations[node].shape
+        assert shape is not None
+        if not stretch.inputs:
+            raise NetworkError(
+                f"model.network: {told_of(node)} has a row for each sample and takes none of them; allowed: to take the inputs"
+            )
+        used = dict.fromkeys(key for keys in stretch.parameters.values() for key in keys.values())
+        weights = tuple((key, tuple(self.parameters[key].shape)) for key in used)
+        main = next((one for one in reversed(stretch.operations) if one.op == "call_module"), node)
+        layer = Whole(shape, weights, stretch, self.flops(stretch))
+        self.add(node, layer, stretch.inputs, dict(zip(used, used, strict=True)), path_or_name(main))
+        name = self.layer[node]
+        for one in stretch.operations:
+            if one is not node and self.operations[one].random:
+                self.own(one, name)
+        if main is not node:
+            why = DRAWS if self.operations[main].random else none_of(main, self.submodules[str(main.target)])
+        self.notes.append(f"layer {name!r} is kept whole: {why}")
+
+    def flops(self, stretch: Stretch) -> float:
+        """Of one sample, as torch counts; 0 if it counts nothing."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            stretch([self.values[one] for one in stretch.inputs], self.parameters)
+        return float(counter.get_total_flops()) / SAMPLES[1]
+
+
+def none_of(node: fx.Node, module: nn.Module | None) -> str:
+    return f"{rules.called(node, module)} is none of the kinds that can be split"
+
+
+def path_or_name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def reserved(module: nn.Module) -> str | None:
+    """Why even a module of a kind that can be split is kept whole."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "it has hooks"
+    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    return f"its {' and '.join(frozen)} {'are' if len(frozen) > 1 else 'is'} not trained" if frozen else None
+
+
+# both compute the same
+
+
+def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None:
+    """Raises NetworkError if they do not, outputs or gradients; modules that draw random numbers are let off what these change."""
+    inputs = as_parameters(rows(example_inputs, 2 * SAMPLES[0]), kind_of(module))
+    parameters: dict[str, torch.Tensor] = {key: one for key, one in module.named_parameters() if one.requires_grad}
+    with torch.device("meta"):
+        mirror = GraphModule(graph)
+    dropouts = {one: one.p for one in module.modules() if isinstance(one, nn.modules.dropout._DropoutNd)}
+    for one in dropouts:
+        one.p = 0.0
+    with unchanged(module):
+        first = outcome(module, parameters, inputs)
+    with unchanged(module):
+        second = outcome(module, parameters, inputs)
+    found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
+    for one, share in dropouts.items():
+        one.p = share
+    if not torch.equal(first[0], second[0]):
+        return
+    pairs = list(zip(first, found, strict=True))
+    apart = [float((one - other).norm() / (one.norm() + 1e-30)) for one, other in pairs]
+    if any(not distance <= ALIKE and bool(torch.isfinite(pair[0]).all()) for distance, pair in zip(apart, pairs, strict=True)):
+        raise NetworkError(
+            f"model.network: its layers compute something else than {type(module).__name__} does (apart by {max(apart):.2g} of it): its forward does "
+            "what cannot be traced, such as changing a tensor in place that it uses again; allowed: operations that return what they compute"
+        )
+
+
+def outcome(
+    function: Callable[[torch.Tensor], torch.Tensor], parameters: dict[str, torch.Tensor], inputs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Outputs, and the gradient of a sum of them in which each weighs something else."""
+    outputs = function(inputs.clone())
+    if not outputs.requires_grad:
+        return outputs, outputs.new_zeros(1)
+    weights = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).cos().reshape(outputs.shape)
+    gradients = torch.autograd.grad((outputs * weights).sum(), list(parameters.values()), allow_unused=True, materialize_grads=True)
+    return outputs.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients])

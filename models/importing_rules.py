@@ -1,0 +1,202 @@
+"""Which operation of a traced module is which kind of layer: see `models/importing.py`.
+
+Functional forms are turned into the torch modules that do the same, so that each rule is written once.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from core.boxes import Shape
+from core.graph import Layer
+from models.layers import Convolution, Dense, Elementwise, Mean, Normalised, Pool
+
+
+def maximum(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
+) -> nn.Module:  # fmt: skip
+    return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
+
+
+def rectified(inplace: bool = False) -> nn.Module:  # noqa: ARG001
+    return nn.ReLU()
+
+
+MODULES: dict[Any, Callable[..., nn.Module]] = {
+    functional.max_pool2d: maximum,
+    torch.max_pool2d: maximum,
+    functional.avg_pool2d: nn.AvgPool2d,
+    functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    functional.gelu: nn.GELU,
+    functional.silu: nn.SiLU,
+    functional.elu: nn.ELU,
+    functional.leaky_relu: nn.LeakyReLU,
+    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, "relu", "relu_"), rectified),
+    **dict.fromkeys((functional.sigmoid, torch.sigmoid, torch.sigmoid_, "sigmoid", "sigmoid_"), nn.Sigmoid),
+    **dict.fromkeys((functional.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_"), nn.Tanh),
+}
+"""By function, or by the name of a tensor's method."""
+NAMED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+POINTWISE_MODULES = {
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU6, nn.SELU,
+    nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanhshrink, nn.Threshold,
+}  # fmt: skip
+NAMES = {
+    "abs", "add", "clamp", "clip", "cos", "div", "erf", "exp", "expm1", "log", "log1p", "mul", "neg", "pow", "reciprocal", "rsqrt", "rsub", "sign",
+    "sin", "sqrt", "square", "sub",
+}  # fmt: skip
+POINTWISE = {
+    *(operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv, operator.itruediv),
+    *(operator.pow, operator.neg, operator.pos, operator.abs),
+    *(functional.celu, functional.hardsigmoid, functional.hardswish, functional.hardtanh, functional.logsigmoid, functional.mish),
+    *(functional.relu6, functional.selu, functional.softplus, functional.softsign),
+    *(getattr(torch, name) for name in NAMES),
+    *(name for plain in NAMES for name in (plain, f"{plain}_")),
+}
+"""Functions and methods that compute each element from the one at its place, if all else that they take are numbers."""
+RESHAPING = {torch.flatten, torch.reshape, torch.squeeze, "flatten", "reshape", "squeeze", "view"}
+DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
+SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+
+
+def numbers_alone(node: fx.Node) -> bool:
+    """Is what it takes besides its first argument no output of another operation?"""
+    rest: list[fx.Node] = []
+    fx.node.map_arg((node.args[1:], node.kwargs), rest.append)
+    return not rest
+
+
+def as_module(node: fx.Node, submodules: Mapping[str, nn.Module]) -> nn.Module | None:
+    """What does the same, if torch has it."""
+    if node.op == "call_module":
+        return submodules[str(node.target)]
+    make = MODULES.get(node.target)
+    if make is None or not numbers_alone(node) or not node.args:
+        return None
+    return make(*node.args[1:], **node.kwargs)
+
+
+def called(node: fx.Node, module: nn.Module | None) -> str:
+    """What it computes, by its name in torch."""
+    return type(module).__name__ if module is not None else str(getattr(node.target, "__name__", node.target))
+
+
+def does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
+    """To a tensor whose shape stays as it is."""
+    if isinstance(module, DROPOUTS):
+        return bool(module.p == 0)
+    if node.target is functional.dropout:
+        given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
+        return bool(given.get("p", 0.5) == 0 or not given.get("training", True))
+    return isinstance(module, nn.Identity) or only_flattens(node, module) or node.target in {"contiguous", "clone", torch.clone}
+
+
+def only_flattens(node: fx.Node, module: nn.Module | None) -> bool:
+    """Leaves all numbers in their order."""
+    return type(module) is nn.Flatten or (node.op != "call_module" and node.target in RESHAPING)
+
+
+def adds(node: fx.Node) -> bool:
+    """The sum of two tensors."""
+    return node.op != "call_module" and node.target in SUMS and len(node.args) == 2 and not node.kwargs
+
+
+def is_pointwise(node: fx.Node) -> bool:
+    return node.op != "call_module" and node.target in POINTWISE
+
+
+def mean_of(node: fx.Node, before: Shape) -> Layer | None:
+    """Of each channel over the image, where it is written as a mean over two dimensions."""
+    if node.target not in {torch.mean, "mean"} or not numbers_alone(node) or len(before) != 3:
+        return None
+    given: dict[str, Any] = dict(zip(("input", "dim", "keepdim"), node.args, strict=False)) | dict(node.kwargs)
+    over = given.get("dim")
+    if not isinstance(over, tuple | list) or {axis % 4 for axis in over} != {2, 3} or given.get("dtype") is not None:
+        return None
+    return Mean(image=bool(given.get("keepdim", False)))
+
+
+def layer_of(module: nn.Module, before: Shape) -> Layer | str | None:
+    """The kind that a module of torch is, for inputs of this shape; or why not, or None if it is no kind of ours at all."""
+    kind = type(module)
+    if kind in NAMED:
+        return Elementwise(NAMED[kind])
+    if kind in POINTWISE_MODULES:
+        module = copy.copy(module)
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]
+        return Elementwise(module)
+    rule = RULES.get(kind)
+    return rule(module, before) if rule is not None else None
+
+
+def linear(module: Any, before: Shape) -> Layer | str:
+    if len(before) != 1:
+        return "a Linear over the last of several dimensions is not split"
+    return Dense(module.out_features, module.bias is not None)
+
+
+def convolution(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
+    window, stride, padding = square(module.kernel_size), square(module.stride), module.padding
+    if padding == "same":
+        padding = window // 2 if window is not None and window % 2 else None
+    padding = 0 if padding == "valid" else square(padding)
+    if module.groups != 1:
+        return "a grouped convolution is not split"
+    if square(module.dilation) != 1:
+        return "a dilated convolution is not split"
+    if module.padding_mode != "zeros" and padding != 0:
+        return f"a convolution padded by {module.padding_mode!r} is not split"
+    if window is None or stride is None or padding is None:
+        return "a convolution is split where its windows, steps and padding are as high as wide"
+    return Convolution(module.out_channels, window, stride, padding, module.bias is not None)
+
+
+def pool(module: Any, before: Shape) -> Layer | str:
+    window, stride, padding = square(module.kernel_size), square(module.stride or module.kernel_size), square(module.padding)
+    greatest = isinstance(module, nn.MaxPool2d)
+    if module.ceil_mode:
+        return "a pool whose last windows may hang over the border (ceil_mode) is not split"
+    if greatest and (square(module.dilation) != 1 or module.return_indices):
+        return "a pool that is dilated or returns indices is not split"
+    if not greatest and module.divisor_override is not None:
+        return "a pool with a divisor of its own is not split"
+    if window is None or stride is None or padding is None or len(before) != 3:
+        return "a pool is split where its windows, steps and padding are as high as wide"
+    return Pool("max" if greatest else "mean", window, stride, padding, greatest or module.count_include_pad)
+
+
+def mean(module: Any, before: Shape) -> Layer | str:
+    if square(module.output_size) != 1 or len(before) != 3:
+        return "an adaptive pool is split where it comes to one place"
+    return Mean(image=True)
+
+
+def normalised(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
+    return Normalised(module.eps, module.affine)
+
+
+RULES: dict[type[nn.Module], Callable[[Any, Shape], Layer | str]] = {
+    nn.Linear: linear,
+    nn.Conv2d: convolution,
+    nn.MaxPool2d: pool,
+    nn.AvgPool2d: pool,
+    nn.AdaptiveAvgPool2d: mean,
+    nn.BatchNorm1d: normalised,
+    nn.BatchNorm2d: normalised,
+    nn.BatchNorm3d: normalised,
+}
+
+
+def square(given: Any) -> int | None:
+    """One number for both sides; None if they differ."""
+    if isinstance(given, int):
+        return given
+    return int(given[0]) if isinstance(given, tuple | list) and given and all(one == given[0] for one in given) else None

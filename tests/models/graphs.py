@@ -1,0 +1,203 @@
+"""Graphs drawn at random, placements drawn at random, and the whole model computed plainly: nothing here is shared with `models/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from core.boxes import Shape
+from core.graph import Graph, Node
+from models.layers import (
+    TINY,
+    Add,
+    Contrast,
+    Convolution,
+    Dense,
+    Elementwise,
+    Flat,
+    LocallyConnected,
+    Mean,
+    Normalised,
+    Pool,
+    Source,
+    Whole,
+    with_loss,
+)
+
+
+def layer_norm(inputs: Any, weights: Mapping[str, Any]) -> torch.Tensor:
+    (given,) = inputs
+    return functional.layer_norm(given, given.shape[1:], weights["scale"])
+
+
+@st.composite
+def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
+    """A layer that takes one input of this shape."""
+    either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans())), Flat()]
+    either += [Whole(shape, (("scale", shape),), layer_norm), Dense(draw(st.integers(1, 7)), draw(st.booleans()))]
+    if len(shape) == 1:
+        return draw(st.sampled_from([*either, Elementwise("relu")]))
+    smallest = min(shape[1:])
+    window = draw(st.integers(1, min(3, smallest)))
+    stride = draw(st.integers(1, 3))
+    padding, any_padding = draw(st.integers(0, window // 2)), draw(st.integers(0, 3))
+    filters, bias = draw(st.integers(1, 4)), draw(st.booleans())
+    over = [
+        Convolution(filters, window, stride, any_padding, bias),
+        LocallyConnected(filters, window, stride, any_padding, bias),
+        Pool("max", window, stride, padding),
+        Pool("mean", window, stride, padding, counts_padding=draw(st.booleans())),
+        Pool("l2", window, stride, padding),
+        Contrast(draw(st.sampled_from([1, 3, 5]))),
+        Mean(image=draw(st.booleans())),
+    ]
+    return draw(st.sampled_from([*over, *over, *either]))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """A chain with branches, which are put together again, and a loss."""
+    shape = draw(st.sampled_from([(6,), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
+    graph = Graph([Node("inputs", Source(shape))])
+    for number in range(draw(st.integers(1, 6))):
+        before = graph[list(graph.nodes)[-1 - draw(st.sampled_from([0, 0, 0, 1, 2])) % len(graph.nodes)]]
+        same = [node.name for node in graph if node.at.output == before.at.output and not node.layer.source]
+        if same and draw(st.integers(0, 3)) == 0:
+            node = Node(f"n{number}", Add(), before.name, *draw(st.lists(st.sampled_from(same), min_size=1, max_size=2)))
+        else:
+            node = Node(f"n{number}", draw(layers_on(before.at.output)), before.name)
+        graph = graph.then([node])
+    classes = draw(st.integers(2, 7))
+    ends = [Node(f"end-{node.name}", Dense(classes), node.name) for node in graph.outputs]
+    graph = graph.then([*ends, Node("outputs", Add(), *(node.name for node in ends))])
+    return with_loss(graph, draw(st.sampled_from(["cross-entropy", "logistic", "mse"])))
+
+
+@st.composite
+def placements(draw: st.DrawFn, graph: Graph, *, machines: int | None = None, parts: int = 6) -> dict[str, tuple[int, ...]]:
+    """For each layer by itself any of the machines, in any order and as often as it comes; or all on as many machines as there are parts."""
+    count = draw(st.integers(1, 8)) if machines is None else machines
+    one = st.integers(0, count - 1)
+    return {
+        node.name: tuple(draw(st.lists(one, min_size=1, max_size=min(parts, node.layer.most_parts(node.at)))))
+        for node in graph
+        if not node.layer.source
+    }
+
+
+def spread(graph: Graph, machines: int) -> dict[str, tuple[int, ...]]:
+    """Each layer over as many as there are, as far as it can be split."""
+    return {node.name: tuple(range(min(machines, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source}
+
+
+def drawn_state(graph: Graph, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        node.key(weight): torch.randn(shape, generator=generator, dtype=torch.float64) * 0.5
+        for node in graph
+        for weight, shape in node.weights.items()
+    }
+
+
+def drawn_batch(graph: Graph, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn((samples, *graph["inputs"].at.output), generator=generator, dtype=torch.float64)
+    targets = graph["targets"].at.output
+    if targets:
+        return inputs, torch.randn((samples, *targets), generator=generator, dtype=torch.float64)
+    classes = graph["outputs"].at.output[0]
+    return inputs, torch.randint(classes, (samples,), generator=generator)
+
+
+# the whole model, plainly
+
+
+def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: C901, PLR0911  one for each kind
+    x = inputs[0]
+    match layer:
+        case Dense():
+            return x.reshape(len(x), -1) @ weights["weight"].T + weights.get("bias", 0.0)
+        case Convolution():
+            return functional.conv2d(x, weights["weight"], weights.get("bias"), layer.stride, layer.padding)
+        case LocallyConnected():
+            return locally_connected(layer, x, weights)
+        case Pool():
+            return pooled(layer, x)
+        case Contrast():
+            return contrasted(layer, x)
+        case Normalised():
+            over = [0, *range(2, x.dim())]
+            mean, variance = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
+            y = (x - mean) / (variance + layer.epsilon).sqrt()
+            side = (1, -1, *(1,) * (x.dim() - 2))
+            return y * weights["weight"].view(side) + weights["bias"].view(side) if layer.affine else y
+        case Mean():
+            return x.sum((2, 3), keepdim=layer.image) / (x.shape[2] * x.shape[3])
+        case Flat():
+            return x.flatten(1)
+        case Add():
+            return torch.stack(inputs).sum(0)
+        case Whole():
+            return layer.function(inputs, weights)
+        case Elementwise():
+            return layer.function(x) if callable(layer.function) else getattr(torch, layer.function)(x)
+    raise AssertionError(layer)
+
+
+def locally_connected(layer: LocallyConnected, x: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Place by place."""
+    x = functional.pad(x, (layer.padding,) * 4)
+    rows, columns = weights["weight"].shape[:2]
+    found = []
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * layer.stride, column * layer.stride
+            patch = x[:, :, top : top + layer.window, left : left + layer.window].reshape(len(x), -1)
+            one = patch @ weights["weight"][row, column].T
+            found.append(one + weights["bias"][row, column] if layer.bias else one)
+    return torch.stack(found, dim=2).reshape(len(x), layer.filters, rows, columns)
+
+
+def pooled(layer: Pool, x: torch.Tensor) -> torch.Tensor:
+    shape = layer.window, layer.stride, layer.padding
+    if layer.kind == "max":
+        return functional.max_pool2d(x, *shape)
+    if layer.kind == "mean":
+        return functional.avg_pool2d(x, *shape, count_include_pad=layer.counts_padding)
+    return (functional.avg_pool2d(x * x, *shape, divisor_override=1) + TINY).sqrt()
+
+
+def contrasted(layer: Contrast, x: torch.Tensor) -> torch.Tensor:
+    """Place by place."""
+    half, (height, width) = layer.window // 2, x.shape[2:]
+    found = []
+    for row in range(height):
+        for column in range(width):
+            around = x[:, :, max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
+            mean = around.mean((1, 2, 3))
+            variance = ((around - mean.view(-1, 1, 1, 1)) ** 2).mean((1, 2, 3))
+            found.append((x[:, :, row, column] - mean.view(-1, 1)) / (variance.view(-1, 1) + layer.epsilon).sqrt())
+    return torch.stack(found, dim=2).reshape(x.shape)
+
+
+def plain_outputs(graph: Graph, state: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    """What comes out before the loss."""
+    values = {"inputs": inputs}
+    for node in graph:
+        if not node.layer.source and values.keys() >= set(node.inputs):
+            weights = {weight: state[node.key(weight)] for weight in node.weights}
+            values[node.name] = plain(node.layer, [values[name] for name in node.inputs], weights)
+    return values["outputs"]
+
+
+def plain_loss(name: str, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if name == "cross-entropy":
+        return functional.cross_entropy(outputs, targets)
+    if name == "mse":
+        return functional.mse_loss(outputs, targets)
+    ones = functional.one_hot(targets, outputs.shape[1]).to(outputs.dtype)
+    return functional.binary_cross_entropy_with_logits(outputs, ones, reduction="sum") / len(outputs)

@@ -1,0 +1,208 @@
+"""A model split over machines computes what it computes whole: its loss, its gradient, and its outputs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.graph import Graph, GraphError, Node, Part, Setting
+from core.partitioning import Partitioned
+from models.data import Batch
+from models.graph_module import GraphModule
+from models.layers import (
+    Contrast,
+    Convolution,
+    Dense,
+    Elementwise,
+    LocallyConnected,
+    Normalised,
+    Pool,
+    Source,
+    with_loss,
+)
+from tests.models.driver import run_partitioned
+from tests.models.graphs import drawn_batch, drawn_state, graphs, placements, plain_loss, plain_outputs, spread
+
+CLOSE, NOTHING = 1e-9, 1e-12
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these tensors are small, and threads that wait for each other are slow
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
+
+
+def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Tensor by tensor; of a bias before batch normalisation the true gradient is nothing, and rounding is all there is."""
+    assert found.keys() == wanted.keys()
+    for key, tensor in wanted.items():
+        apart = float((found[key] - tensor).norm())
+        assert apart <= CLOSE * float(tensor.norm()) + NOTHING, f"{key}: {apart} of {float(tensor.norm())}"
+
+
+def whole_gradient(
+    graph: Graph, state: Mapping[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, float, dict[str, torch.Tensor]]:
+    own = {key: tensor.clone().requires_grad_() for key, tensor in state.items()}
+    outputs = plain_outputs(graph, own, inputs)
+    assert graph.loss is not None
+    loss = plain_loss(graph.loss.name, outputs, targets)
+    gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True, materialize_grads=True)
+    return outputs.detach(), loss.item(), dict(zip(own, gradients, strict=True))
+
+
+@settings(max_examples=60)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.randoms())
+def test_any_graph_placed_anyhow_has_the_loss_and_the_gradient_of_the_whole(
+    data: st.DataObject, samples: int, seed: int, order: random.Random
+) -> None:
+    graph = data.draw(graphs())
+    partitioned = Partitioned(graph, data.draw(placements(graph)))
+    state, (inputs, targets) = drawn_state(graph, seed), drawn_batch(graph, samples, seed)
+    _, loss, gradients = whole_gradient(graph, state, inputs, targets)
+    found = run_partitioned(partitioned, state, Batch(inputs, targets, seed=0), order)
+    assert found.loss == pytest.approx(loss, rel=CLOSE)
+    same(found.gradients, gradients)
+
+
+@settings(max_examples=40)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.randoms())
+def test_the_upward_phase_alone_has_the_outputs_of_the_whole(data: st.DataObject, samples: int, seed: int, order: random.Random) -> None:
+    lossy = data.draw(graphs())
+    graph = Graph(
+        [Node(node.name, node.layer, *node.inputs) for node in lossy if node.name == "outputs" or before_outputs(lossy, node.name)]
+    )
+    state, (inputs, _) = drawn_state(graph, seed), drawn_batch(lossy, samples, seed)
+    wanted = plain_outputs(graph, state, inputs)
+    found = run_partitioned(
+        Partitioned(graph, data.draw(placements(graph))), state, Batch(inputs, torch.zeros(samples), seed=0), order, down=False
+    )
+    same(found.outputs, {"outputs": wanted})
+    module = GraphModule(graph)
+    module.load_state_dict(state)
+    same({"outputs": module(inputs).detach()}, {"outputs": wanted})
+
+
+def before_outputs(graph: Graph, name: str) -> bool:
+    return "outputs" in graph.nx.succ[name] or any(before_outputs(graph, one) for one in graph.nx.succ[name])
+
+
+def a_bit_of_everything() -> Graph:
+    """The unshared filters, pooling and contrast of the paper's image model; shared filters; classes."""
+    return with_loss(
+        Graph(
+            [
+                Node("inputs", Source((2, 9, 9))),
+                Node("shared", Convolution(4, 3, 1, 1), "inputs"),
+                Node("normalised", Normalised(), "shared"),
+                Node("own", LocallyConnected(5, 3, 2), "normalised"),
+                Node("pool", Pool("l2", 2, 1), "own"),
+                Node("contrast", Contrast(3), "pool"),
+                Node("hidden", Dense(11), "contrast"),
+                Node("tanh", Elementwise("tanh"), "hidden"),
+                Node("outputs", Dense(6), "tanh"),
+            ]
+        ),
+        "cross-entropy",
+    )
+
+
+@pytest.mark.parametrize("machines", range(1, 9))
+def test_each_layer_over_as_many_machines_as_there_are(machines: int) -> None:
+    graph = a_bit_of_everything()
+    state, (inputs, targets) = drawn_state(graph, 1), drawn_batch(graph, 3, 1)
+    _, loss, gradients = whole_gradient(graph, state, inputs, targets)
+    found = run_partitioned(Partitioned(graph, spread(graph, machines)), state, Batch(inputs, targets, seed=0))
+    assert found.loss == pytest.approx(loss, rel=CLOSE)
+    same(found.gradients, gradients)
+
+
+@settings(max_examples=15)
+@given(st.data(), st.randoms(), st.randoms())
+def test_the_order_in_which_things_come_changes_no_bit_of_the_gradient(
+    data: st.DataObject, one: random.Random, other: random.Random
+) -> None:
+    graph = data.draw(graphs())
+    partitioned = Partitioned(graph, data.draw(placements(graph)))
+    state, batch = drawn_state(graph, 2), Batch(*drawn_batch(graph, 2, 2), seed=0)
+    wanted = run_partitioned(partitioned, state, batch)
+    for order in (one, other):
+        found = run_partitioned(partitioned, state, batch, order)
+        assert found.loss == wanted.loss
+        assert torch.equal(found.flat, wanted.flat)
+
+
+def test_images_come_flat_and_without_their_channel() -> None:
+    graph = with_loss(
+        Graph([Node("inputs", Source((1, 4, 5))), Node("c", Convolution(3, 2), "inputs"), Node("outputs", Dense(4), "c")]), "mse"
+    )
+    state, (inputs, targets) = drawn_state(graph, 3), drawn_batch(graph, 3, 3)
+    partitioned = Partitioned(graph, spread(graph, 3))
+    wanted = run_partitioned(partitioned, state, Batch(inputs, targets, seed=0))
+    for shape in ((3, 20), (3, 4, 5)):
+        assert torch.equal(run_partitioned(partitioned, state, Batch(inputs.reshape(shape), targets, seed=0)).flat, wanted.flat)
+    with pytest.raises(GraphError, match="inputs of 5x4x1; the graph takes 1x4x5"):
+        run_partitioned(partitioned, state, Batch(inputs.reshape(3, 5, 4, 1), targets, seed=0))
+
+
+@pytest.mark.parametrize("padding", range(4))
+def test_windows_that_see_nothing_but_padding_need_nothing_of_the_image(padding: int) -> None:
+    graph = with_loss(
+        Graph(
+            [
+                Node("inputs", Source((2, 3, 3))),
+                Node("first", Convolution(2, 1), "inputs"),
+                Node("c", Convolution(3, 1, 1, padding), "first"),
+                Node("outputs", Dense(4), "c"),
+            ]
+        ),
+        "cross-entropy",
+    )
+    state, (inputs, targets) = drawn_state(graph, 4), drawn_batch(graph, 2, 4)
+    places = (3 + 2 * padding) ** 2
+    placement = spread(graph, 4) | {"c": tuple(number % 4 for number in range(places))}
+    _, loss, gradients = whole_gradient(graph, state, inputs, targets)
+    found = run_partitioned(Partitioned(graph, placement), state, Batch(inputs, targets, seed=0))
+    assert found.loss == pytest.approx(loss, rel=CLOSE)
+    same(found.gradients, gradients)
+
+
+def test_dropout_is_the_same_wherever_it_is_computed_and_another_for_each_layer() -> None:
+    """What a part draws depends on the minibatch's seed and the part, and on nothing that happened before."""
+
+    class Drawn(Elementwise):
+        def forward(self, inputs, weights, part: Part) -> torch.Tensor:
+            return inputs[0] * torch.rand_like(inputs[0])
+
+    graph = with_loss(
+        Graph([Node("inputs", Source((6,))), Node("a", Dense(8), "inputs"), Node("b", Drawn("relu"), "a"), Node("outputs", Dense(3), "b")]),
+        "cross-entropy",
+    )
+    state, batch = drawn_state(graph, 5), Batch(*drawn_batch(graph, 4, 5), seed=9)
+    here = run_partitioned(Partitioned(graph, spread(graph, 2)), state, batch)
+    moved = {name: tuple(1 - machine for machine in machines) for name, machines in spread(graph, 2).items()}
+    there = run_partitioned(Partitioned(graph, moved), state, batch, random.Random(1))
+    assert there.loss == here.loss
+    same(there.gradients, here.gradients)
+    again = run_partitioned(Partitioned(graph, spread(graph, 2)), state, batch._replace(seed=10))
+    assert again.loss != here.loss
+
+
+def test_a_loss_needs_one_output_of_the_right_shape() -> None:
+    nodes = [Node("inputs", Source((1, 4, 4))), Node("c", Convolution(2, 3), "inputs")]
+    with pytest.raises(GraphError, match="one row of classes"):
+        with_loss(Graph(nodes), "cross-entropy")
+    with pytest.raises(GraphError, match="allowed for mse: what the targets are, 3"):
+        with_loss(Graph(nodes), "mse", (3,))
+    with pytest.raises(GraphError, match="the outputs c, d; allowed: one"):
+        with_loss(Graph([*nodes, Node("d", Dense(3), "inputs")]), "mse")
+    assert with_loss(Graph(nodes), "mse")["targets"].at == Setting((), (2, 2, 2))
