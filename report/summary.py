@@ -227,19 +227,38 @@ def learnt(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def whereabouts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Where the time went, and the busiest link."""
     found = []
+    accounts = summary["accounts"] or {"by_kind": {}}
     for kind in ("replica", "shard"):
-        states = (summary["accounts"] or {"by_kind": {}})["by_kind"].get(kind, {})
-        told = [
-            f"{state.replace('_', ' ')} {share:.0%}" for state, share in sorted(states.items(), key=lambda one: -one[1]) if share >= 0.005
-        ]
-        if told:
-            found.append((f"time of {kind}s", ", ".join(told)))
+        if told := spent(accounts["by_kind"].get(kind, {})):
+            found.append((f"time of {kind}s", told))
+        if kind == "replica":
+            found += [(f"of machine {number}", spent(accounts["by_partition"][number])) for number in worth_telling(accounts)]
     if summary["links"]:
         busiest = summary["links"][0]
         found.append(
             ("busiest link", f"{busiest['link']}, {busiest['utilisation']:.0%} used, {busiest['busiest_utilisation']:.0%} at most")
         )
     return found
+
+
+def spent(states: dict[str, float]) -> str:
+    """Shares of time, the largest first."""
+    return ", ".join(
+        f"{state.replace('_', ' ')} {share:.0%}" for state, share in sorted(states.items(), key=lambda one: -one[1]) if share >= 0.005
+    )
+
+
+FEW_MACHINES = 8
+"""Of a replica, that are told of one by one; else of the one that computes most, and the one that computes least."""
+
+
+def worth_telling(accounts: dict[str, Any]) -> list[int]:
+    """Machines of a replica."""
+    machines: list[dict[str, float]] = accounts.get("by_partition", [])
+    if len(machines) <= FEW_MACHINES:
+        return list(range(len(machines)))
+    busy = sorted(range(len(machines)), key=lambda number: machines[number].get("computing", 0.0))
+    return [busy[-1], busy[0]]
 
 
 def traffic(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core import chance
-from core.job import role_kind
+from core.job import partition_number, role_kind
 from core.journal import Journal
 from report.chronicle import Chronicle
 from report.folder import RunFolder
@@ -109,11 +109,16 @@ class Run:
         )  # fmt: skip
 
     def accounts(self) -> dict[str, Any]:
-        """Shares of time by kind of role, and by machine where these are few enough to read."""
+        """Shares of time by kind of role; and where replicas are split, by their first machines, their second ones, and so on."""
         accounts = self.cluster.settle()
         kinds = dict.fromkeys(map(role_kind, accounts.roles))
         by_kind = {kind: shares(spent for role, spent in accounts.roles.items() if role_kind(role) == kind) for kind in kinds}
-        return {"states": list(NAMES), "by_kind": by_kind}
+        machines = self.plan.job.partitions if self.plan.job.partitions > 1 else 0
+        by_partition = [
+            shares(spent for role, spent in accounts.roles.items() if role_kind(role) == "replica" and partition_number(role) == machine)
+            for machine in range(machines)
+        ]
+        return {"states": list(NAMES), "by_kind": by_kind, "by_partition": by_partition}
 
     def goodput(self, seconds: float) -> dict[str, float]:
         """Samples a second that the job has learnt from, in so many; replicas' share of time that went into computing, and what part of that was in vain."""
