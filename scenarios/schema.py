@@ -54,6 +54,23 @@ def declared(value: Any) -> Any:
     return DeclaredCost.model_construct(parameters=shape.parameters(), flops=shape.flops_per_sample())
 
 
+PLACEMENTS = ("balanced", "metis", "search")
+
+
+def placed(value: Any) -> Any:
+    """One of these words, or a machine or several by layer, counted from 0."""
+    if not isinstance(value, dict):
+        if value in PLACEMENTS:
+            return value
+        raise ValueError(f"allowed: {', '.join(PLACEMENTS)}, or a table as {{ hidden = [0, 1], classes = 0 }}")
+    given = {layer: tuple(machines) if isinstance(machines, list | tuple) else machines for layer, machines in value.items()}
+    for layer, machines in given.items():
+        numbers = machines if isinstance(machines, tuple) else (machines,)
+        if not numbers or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"{layer} = {value[layer]!r}; allowed: a machine of the replica, from 0, or one for each part, as [0, 1]")
+    return given
+
+
 class Model(Table):
     network: Annotated[str, AfterValidator(known_network)] = "mlp"
     layers: Annotated[tuple[PositiveInt, ...], Field(min_length=2, strict=False)] | None = None
@@ -64,7 +81,7 @@ class Model(Table):
     """A .safetensors file to begin from."""
     partitions: PositiveInt = 1
     """Machines of a replica, over which the model is split."""
-    placement: Literal["balanced", "metis", "search"] | dict[str, int | Annotated[tuple[int, ...], Field(strict=False)]] = "balanced"
+    placement: Annotated[Literal["balanced", "metis", "search"] | dict[str, int | tuple[int, ...]], BeforeValidator(placed)] = "balanced"
     """Who decides which machine of a replica has which part; or, by hand, the machine of each layer, or one for each part of it."""
 
 
