@@ -124,9 +124,10 @@ class Operation:
     shape: Shape | None = None
     random: bool = False
     """Does it draw from torch's stream?"""
-    changes: bool = False
-    """Does it change what it takes?"""
+    changes: set[int] = field(default_factory=set)
+    """Where the tensors lie that it takes and changes."""
     storage: int | None = None
+    """Where its output lies."""
     sizes: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -151,7 +152,8 @@ class Watcher(fx.Interpreter):
             ) from error
         operation = self.operations.setdefault(n, Operation())
         operation.random |= not torch.equal(stream, torch.get_rng_state())
-        operation.changes |= versions != [one._version for one in tensors]
+        changed = (one for one, version in zip(tensors, versions, strict=True) if one._version != version)
+        operation.changes = {one.untyped_storage().data_ptr() for one in changed}
         if isinstance(result, torch.Tensor):
             operation.storage = result.untyped_storage().data_ptr()
             if result.dtype == self.kind or n.op == "placeholder":
@@ -339,9 +341,8 @@ class Reading:
         for node, place in self.order.items():
             if node.op == "output" or not self.operations[node].changes:
                 continue
-            storages = {self.operations[one].storage for one in node.all_input_nodes} - {None}
             for other in list(self.order)[:place]:
-                if self.operations[other].storage not in storages:
+                if self.operations[other].storage not in self.operations[node].changes:
                     continue
                 if other.op == "get_attr":
                     raise NetworkError(

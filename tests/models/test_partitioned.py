@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import pytest
 import torch
@@ -176,19 +177,31 @@ def test_windows_that_see_nothing_but_padding_need_nothing_of_the_image(padding:
     same(found.gradients, gradients)
 
 
-def test_dropout_is_the_same_wherever_it_is_computed_and_another_for_each_layer() -> None:
-    """What a part draws depends on the minibatch's seed and the part, and on nothing that happened before."""
+def test_what_is_drawn_is_the_same_wherever_a_part_is_computed_and_another_for_each_part() -> None:
+    """It depends on the minibatch's seed and the part, and on nothing that happened before."""
+    masks: list[torch.Tensor] = []
 
     class Drawn(Elementwise):
         def forward(self, inputs, weights, part: Part) -> torch.Tensor:
-            return inputs[0] * torch.rand_like(inputs[0])
+            masks.append(torch.rand_like(inputs[0]))
+            return inputs[0] * masks[-1]
 
     graph = with_loss(
-        Graph([Node("inputs", Source((6,))), Node("a", Dense(8), "inputs"), Node("b", Drawn("relu"), "a"), Node("outputs", Dense(3), "b")]),
+        Graph(
+            [
+                Node("inputs", Source((6,))),
+                Node("a", Dense(8), "inputs"),
+                Node("b", Drawn("relu"), "a"),
+                Node("c", Drawn("relu"), "b"),
+                Node("outputs", Dense(3), "c"),
+            ]
+        ),
         "cross-entropy",
     )
     state, batch = drawn_state(graph, 5), Batch(*drawn_batch(graph, 4, 5), seed=9)
     here = run_partitioned(Partitioned(graph, spread(graph, 2)), state, batch)
+    assert len(masks) == 4
+    assert not any(torch.equal(one, other) for one, other in combinations(masks, 2))
     moved = {name: tuple(1 - machine for machine in machines) for name, machines in spread(graph, 2).items()}
     there = run_partitioned(Partitioned(graph, moved), state, batch, random.Random(1))
     assert there.loss == here.loss
