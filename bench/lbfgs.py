@@ -86,7 +86,7 @@ def reference(file: Path, iterations: int) -> Outcome:
 def minimise(file: Path, iterations: int) -> Outcome:
     """In this process."""
     torch.set_num_threads(REPLICAS)
-    made = plan(load(str(file)), real=True, shared=True)
+    made = plan(load(str(file)), numerics="real", shared=True)
     torch.set_num_threads(REPLICAS)  # a plan sets those of one replica
     inputs, targets = made.torch_network().data.train.pick(torch.arange(len(made.torch_network().data.train)))
     module = made.torch_network().module
@@ -166,7 +166,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="lbfgs-") as folder:
             file = Path(folder) / "lbfgs.toml"
             file.write_text(SCENARIO.format(problem=problem, replicas=REPLICAS, iterations=options.iterations))
-            parameters = len(plan(load(str(file)), real=True, shared=True).network)
+            parameters = len(plan(load(str(file)), numerics="real", shared=True).network)
             pairs = [(reference(file, options.iterations), ours(file)) for _ in range(options.runs)]
         report(name, parameters, pairs, as_json=options.json)
 

@@ -197,7 +197,7 @@ def rank(pipe: Connection, number: int, file: Path, meeting: Path) -> None:
     """One worker of the reference; the first says when the accuracy is reached."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=WORKERS)
-    made = plan(load(str(file)), real=True)
+    made = plan(load(str(file)), numerics="real")
     network, minibatches = made.torch_network(), made.data(number, 1)
     network.gradient(network.initial(), minibatches.minibatch(0)).run()
     network.evaluate(network.initial()).run()

@@ -63,7 +63,8 @@ class Violation(NamedTuple):
     lines: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.what} (line {', '.join(map(str, self.lines))})"
+        lines = f" (line {', '.join(map(str, self.lines))})" if self.lines else ""
+        return f"{self.rule}: {self.what}{lines}"
 
 
 @dataclass(slots=True)

@@ -79,13 +79,16 @@ def kind_of_shard(job: Job) -> type[Shard]:
     return StagingShard if job.staged_limit else Shard
 
 
-async def recovered(node: Node, job: Job, initial: Any, rule: Rule) -> Shard:
-    """A shard as its store has it; one that has kept nothing begins with its slice of `initial`.  Raises StoreFailed."""
-    kept = await node.store.read()
+async def recovered(node: Node, job: Job, initial: Any, rule: Rule, kind: type[Shard] | None = None) -> Shard:
+    """A shard as its store has it; one that has kept nothing begins with its slice of `initial`.  Raises StoreFailed.
+
+    `kind`: of shard; left out, the one of the job's protocol.
+    """
+    kept, kind = await node.store.read(), kind or kind_of_shard(job)
     if kept.manifest is None:
-        shard = kind_of_shard(job)(node, job, initial[job.shards[role_number(node.name)].part].clone(), rule)
+        shard = kind(node, job, initial[job.shards[role_number(node.name)].part].clone(), rule)
     else:
-        shard = kind_of_shard(job).restored(node, job, rule, kept.manifest, kept.vectors)
+        shard = kind.restored(node, job, rule, kept.manifest, kept.vectors)
     for entry in kept.entries:
         shard.replay(entry)
     if node.incarnation > 1:
@@ -253,8 +256,11 @@ class Mirroring:
 class Mirror:
     """A shard's second copy: the server of a mirror's life."""
 
-    def __init__(self, node: Node, job: Job, rule: Callable[[], Rule], on_synced: Callable[[], None]) -> None:
+    def __init__(
+        self, node: Node, job: Job, rule: Callable[[], Rule], on_synced: Callable[[], None], kind: type[Shard] | None = None
+    ) -> None:  # fmt: skip
         self.node, self.job, self.rule, self.on_synced = node, job, rule, on_synced
+        self.kind = kind or kind_of_shard(job)
         self.shard: Shard | None = None
         self._life = 0
         """Of the shard that this is the copy of."""
@@ -295,7 +301,7 @@ class Mirror:
         cost = Cost(0.0, 2 * install.vector.nbytes)
         if sorted(parts) != install.manifest["vectors"]:
             return Outcome(Behind(), cost)
-        self.shard = kind_of_shard(self.job).restored(self.node, self.job, self.rule(), install.manifest, parts)
+        self.shard = self.kind.restored(self.node, self.job, self.rule(), install.manifest, parts)
         self._life, self._parts = sender.incarnation, ((0, 0), {})
         self.on_synced()
         return Outcome(Accepted(self.shard.updates), cost)

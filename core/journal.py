@@ -134,6 +134,11 @@ class Journal:
         """Call `watcher` with the columns of each record of that event, as it happens."""
         self.watchers.setdefault(event, []).append(watcher)
 
+    def watch_all(self, watcher: Watcher) -> None:
+        """The same of every event."""
+        for event in LEGEND:
+            self.watch(event, watcher)
+
     def recorder(self, node: str, life: int, clock: Callable[[], float]) -> Callable[..., None]:
         """A `core.node.Recorder` for one life of a role."""
         pending, watchers, batch, stamp = self._pending, self.watchers, self._batch, f"\t{node}\t{life}\t"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from core import downpour, sandblaster
+from core import sandblaster
 from core.attendance import Attendance
 from core.coordinator import Batches, coordinator
 from core.durability import Mirror, keep_last, keeping, recovered
@@ -35,6 +35,12 @@ class Making(Protocol):
     def network(self) -> Network: ...
     @property
     def partitioned(self) -> Partitioned | None: ...
+    @property
+    def kind_of_shard(self) -> type[Shard]: ...
+    @property
+    def descend(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        """What a replica of Downpour does: `core.downpour.replica`, or what a user has in its place."""
+
     def partition(self, number: int, /) -> Partition: ...
     def data(self, number: int, life: int, /) -> Minibatches: ...
     def portions(self) -> Portioned: ...
@@ -102,7 +108,7 @@ async def live_shard(
     """
     job = making.job
     if inherited is None:
-        shard = await recovered(node, job, making.network.initial(), making.rule())
+        shard = await recovered(node, job, making.network.initial(), making.rule(), making.kind_of_shard)
     else:
         shard, inherited.node = inherited, node
         node.record("restored", "", shard.updates)
@@ -127,7 +133,7 @@ async def live_shard(
 
 async def live_mirror(node: Node, making: Making, attendance: Attendance) -> Promoted:
     """Hold what the shard sends, until told to be it."""
-    mirror = Mirror(node, making.job, making.rule, on_synced=attendance.beat)
+    mirror = Mirror(node, making.job, making.rule, attendance.beat, making.kind_of_shard)
     attendance.status, attendance.address = mirror.status, node.serve(mirror)
     life = await attendance.promoted
     return Promoted(shard_of(node.name), life, mirror.shard)
@@ -142,7 +148,7 @@ async def live_replica(node: Node, making: Making, attendance: Attendance, leavi
         if job.synchronous is not None:
             await sandblaster.replica(node, job, model, OwnMinibatches(minibatches), team)
         else:
-            await downpour.replica(node, job, model, minibatches, leaving, team)
+            await making.descend(node, job, model, minibatches, leaving, team)
     if job.sandblaster is not None and not leaving.is_set():
         team.anew()
         await sandblaster.replica(node, job, model, making.portions(), team)

@@ -29,12 +29,15 @@ class Vector(Protocol):
     def new_zeros(self, count: int, /) -> Any: ...
 
 
+BYTES_OF_FLOAT32 = 4
+
+
 class Phantom:
     """A vector of `count` elements and no contents; arithmetic on it does nothing and costs nothing."""
 
     __slots__ = ("count", "itemsize", "nbytes", "parts")
 
-    def __init__(self, count: int, itemsize: int = 4) -> None:
+    def __init__(self, count: int, itemsize: int = BYTES_OF_FLOAT32) -> None:
         self.count, self.itemsize, self.nbytes = count, itemsize, count * itemsize
         self.parts: dict[tuple[int, int], Phantom] = {}
 

@@ -58,7 +58,7 @@ def launch(file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: 
 
         scenario = load(file, overrides)
         device = choose_device(scenario)
-        made = plan(scenario, real=True)  # whatever of the user's does not fit is told here, once, before anything starts
+        made = plan(scenario, numerics="real")  # whatever of the user's does not fit is told here, once, before anything starts
         overrides = (*overrides, *made.found_placement())
         folder = RunFolder.fresh(scenario.name, "exec", out)
         job = prepare(scenario, file, find(file).read_text(encoding="utf-8"), overrides, folder, device)

@@ -95,7 +95,7 @@ async def examine(scenario: Scenario, file: str, overrides: tuple[str, ...]) -> 
     """Print a table of what was found; the exit code."""
     from rich.console import Console
 
-    made = plan(scenario, real=True)
+    made = plan(scenario, numerics="real")
     found = [line async for line in findings(scenario, made)]
     Console().print(as_table(found, f"{file} {' '.join(overrides)}".strip()))
     return Exit.NOT_STARTED if any(line.advice for line in found) else Exit.DONE

@@ -86,11 +86,11 @@ async def write_model(job: JobFile, out: Path) -> str:
     if folder.model.exists():
         shutil.copyfile(folder.model, out)
         return f"{out}: the final model of {folder.path}"
-    made = plan(job.load(), real=True)
+    made = plan(job.load(), numerics="real")
     parameters, updates = made.network.initial(), []
     for shared in made.job.shards:
         reader: Any = Reader(shared.name, folder.path / "store" / shared.name.replace("/", "-"))
-        shard = await recovered(reader, made.job, made.network.initial(), made.rule())
+        shard = await recovered(reader, made.job, made.network.initial(), made.rule(), made.kind_of_shard)
         parameters[shared.part].copy_(shard.parameters)
         updates.append(shard.updates)
     if not any(updates):

@@ -46,7 +46,7 @@ def live(errand: str) -> int:
     os.nice(NICE)
     entitle(charge, process)
     try:
-        made = plan(charge.job.load(), real=True, device=charge.job.device)
+        made = plan(charge.job.load(), numerics="real", device=charge.job.device)
         if role_kind(process.name) in ("shard", "mirror"):
             made.check_memory(machine_memory(), "on this machine")
     except (ScenarioError, InputError) as error:

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,9 +29,23 @@ FOREIGN = re.compile(rf"^<|[\\/]site-packages[\\/]|{re.escape(sysconfig.get_path
 
 def call(reference: str, key: str) -> Any:
     """Load the function that `reference` names and call it; `key` is the scenario's key, for the message."""
-    place, _, name = reference.rpartition(":")
-    with neighbours(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()):
-        return load_and_call(reference, place, name, key)
+    with at_home(reference):
+        function = load(reference, key)
+        try:
+            return function()
+        except (Exception, SystemExit) as error:
+            raise UserCodeError(f"{key} = {reference!r}: failed: {told(error)}") from error
+
+
+def find(reference: str, key: str) -> Any:
+    """Load the function or class that `reference` names."""
+    with at_home(reference):
+        return load(reference, key)
+
+
+def at_home(reference: str) -> AbstractContextManager[None]:
+    place = reference.rpartition(":")[0]
+    return neighbours(Path(place).resolve().parent if place.endswith(".py") else Path.cwd())
 
 
 @contextmanager
@@ -66,10 +80,11 @@ def seeded(seed: int, what: str) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def load_and_call(reference: str, place: str, name: str, key: str) -> Any:
+def load(reference: str, key: str) -> Any:
+    place, _, name = reference.rpartition(":")
     try:
         module = load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        function = getattr(module, name)
+        found = getattr(module, name)
     except UserCodeError as error:
         raise UserCodeError(f"{key} = {reference!r}: {error}") from None
     except AttributeError:
@@ -77,12 +92,9 @@ def load_and_call(reference: str, place: str, name: str, key: str) -> Any:
         raise UserCodeError(f"{key} = {reference!r}: no {name!r} there; it has {functions}") from None
     except (Exception, SystemExit) as error:
         raise UserCodeError(f"{key} = {reference!r}: cannot be loaded: {told(error)}") from error
-    if not callable(function):
-        raise UserCodeError(f"{key} = {reference!r}: {name!r} is a {type(function).__name__}, not a function")
-    try:
-        return function()
-    except (Exception, SystemExit) as error:
-        raise UserCodeError(f"{key} = {reference!r}: failed: {told(error)}") from error
+    if not callable(found):
+        raise UserCodeError(f"{key} = {reference!r}: {name!r} is a {type(found).__name__}, not a function")
+    return found
 
 
 def load_file(path: Path) -> ModuleType:

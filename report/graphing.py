@@ -51,7 +51,8 @@ def graph(file: str, overrides: tuple[str, ...], out: Path | None, *, as_json: b
 
 def samples_of(scenario: Scenario) -> int:
     """Of what a replica computes at once."""
-    from scenarios.plan import at_once, total_samples
+    from scenarios.parts import total_samples
+    from scenarios.plan import at_once
 
     total = total_samples(scenario)
     return at_once(scenario, total - round(total * scenario.data.held_out))
@@ -61,10 +62,11 @@ def placed(scenario: Scenario) -> Chosen:
     """Raises ScenarioError."""
     from core.graph import GraphError
     from scenarios.partitions import check_parts_memory, chosen
-    from scenarios.plan import complaint, graph_of, phantom_parts
+    from scenarios.parts import complaint, phantom_parts
+    from scenarios.plan import graph_of
 
     try:
-        found = graph_of(scenario, phantom_parts(scenario)[0])
+        found = graph_of(scenario, phantom_parts(scenario).network)
     except GraphError as error:
         raise complaint(scenario, "model.network", str(error)) from error
     try:

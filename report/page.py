@@ -20,6 +20,12 @@ from scenarios.units import in_words, rate_in_words, size_in_words
 
 HERE = Path(__file__).parent
 
+NUMERICS = {
+    "real": "trained for real",
+    "timing": "timing only, nothing was learnt",
+    "exact": "exact numbers that only count, nothing was learnt",
+}
+
 
 def write_report(folder: RunFolder, findings: Findings) -> Path:
     """report.html, and every plot of it in plots/ as a picture and as numbers."""
@@ -61,7 +67,7 @@ def status(summary: dict[str, Any]) -> str:
 
 def lead(summary: dict[str, Any]) -> str:
     world = "simulated" if summary["world"] == "sim" else "real processes"
-    numbers = "timing only, nothing was learnt" if summary["numerics"] == "timing" else "trained for real"
+    numbers = NUMERICS[summary["numerics"]]
     parts = [summary["reason"], f"seed {summary['seed']}", summary["protocol"], f"{world}, {numbers}"]
     return escape(" · ".join(filter(None, parts)))
 
@@ -99,7 +105,7 @@ def tiles(summary: dict[str, Any]) -> str:
 def chapters(findings: Findings, drawn: Drawn) -> Iterator[tuple[str, str, str]]:
     """Anchor, title and contents of each section, in the order of the page; "" for what is left out."""
     summary = findings.summary
-    sim, timing = summary["world"] == "sim", summary["numerics"] == "timing"
+    sim, timing = summary["world"] == "sim", summary["numerics"] != "real"
     yield "expectations", "Expectations", expectations(summary)
     yield "waits", "Who waits for whom", waits(summary)
     nothing = "Nothing was learnt: this run is timing only." if timing else "The run ended before the parameters were evaluated."

@@ -48,7 +48,7 @@ def plots(findings: Findings) -> Iterator[Plot]:
 
 def learning(findings: Findings) -> Plot | None:
     """Loss and accuracy; a run that is timing only has numbers there that mean nothing."""
-    if findings.summary["world"] == "sim" and findings.summary["numerics"] == "timing":
+    if findings.summary["world"] == "sim" and findings.summary["numerics"] != "real":
         return None
     curve, steps = thin(findings.tally.curve), thin([step for step in findings.tally.steps if step.loss == step.loss])
     if not curve and not steps:

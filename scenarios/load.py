@@ -113,15 +113,31 @@ def apply(raw: dict[str, Any], override: str) -> Mistake | None:
 
 def anchor(raw: dict[str, Any], folder: Path) -> None:
     """Files that a scenario names are beside it, unless they are found from where the user stands."""
-    for table, key in (("model", "network"), ("model", "start"), ("data", "source")):
-        value = raw.get(table, {}).get(key) if isinstance(raw.get(table), dict) else None
-        if not isinstance(value, str):
-            continue
-        file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
-        if Path(file).suffix in (".py", ".npz", ".safetensors") and not Path(file).is_file() and (folder / file).is_file():
-            raw[table][key] = f"{folder / file}{colon}{function}"
+    for name, key in (("model", "network"), ("model", "start"), ("data", "source")):
+        if isinstance(table := raw.get(name), dict) and key in table:
+            table[key] = beside(table[key], folder)
+    anchor_code(raw, folder)
     for name in ("cluster", "network", "fault"):
         anchor_files(raw.get(name), folder)
+
+
+def anchor_code(raw: dict[str, Any], folder: Path) -> None:
+    """The same for `protocol.own` and `invariants`."""
+    protocol = raw.get("protocol")
+    own = protocol.get("own") if isinstance(protocol, dict) else None
+    for key, value in list(own.items()) if isinstance(own, dict) else ():
+        own[key] = beside(value, folder)
+    if isinstance(raw.get("invariants"), list):
+        raw["invariants"] = [beside(value, folder) for value in raw["invariants"]]
+
+
+def beside(value: Any, folder: Path) -> Any:
+    """The name of a file, perhaps with what is meant in it, as it is found from where the user stands."""
+    if not isinstance(value, str):
+        return value
+    file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
+    is_file = Path(file).suffix in (".py", ".npz", ".safetensors")
+    return f"{folder / file}{colon}{function}" if is_file and not Path(file).is_file() and (folder / file).is_file() else value
 
 
 def anchor_files(table: Any, folder: Path) -> None:
@@ -259,6 +275,7 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
     model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
     yield from senseless_network(sections)
+    yield from (mistake for reference in sections.get("invariants") or () for mistake in missing_file("invariants", reference))
     if model is not None:
         yield from senseless_model(model, data)
         yield from missing_file("model.network", model.network)
@@ -266,6 +283,7 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if data is not None:
         yield from missing_file("data.source", data.source)
     if protocol is not None:
+        yield from senseless_own(protocol)
         stop = protocol.stop
         sure = [key for key in ("updates", "epochs", "iterations", "time") if key in type(stop).model_fields]
         if all(getattr(stop, key) is None for key in sure):
@@ -273,19 +291,31 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
                 "protocol.stop",
                 f"nothing here is sure to happen; allowed: {', '.join(sure[:-1])} or {sure[-1]}, and loss or accuracy beside one of them",
             )
-        if sections.get("numerics") == "timing" and model is not None and model.start is not None:
+        if not learns(sections) and model is not None and model.start is not None:
             yield "model.start", "a saved model needs numerics = 'real'"
-        if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
+        if not learns(sections) and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
         partitions = model.partitions if model is not None else 1
         replicas = [replica_name(number) for number in range(protocol.all_replicas)]
-        yield from expectations.senseless(sections.get("expect") or (), real=sections.get("numerics") != "timing", replicas=replicas)
+        yield from expectations.senseless(sections.get("expect") or (), real=learns(sections), replicas=replicas)
         cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
         try:
-            there = places(protocol, cluster, network, real=sections.get("numerics") != "timing", partitions=partitions)
+            there = places(protocol, cluster, network, real=learns(sections), partitions=partitions)
         except Unwired:  # told above
-            there = places(protocol, cluster, Network(), real=sections.get("numerics") != "timing", partitions=partitions)
+            there = places(protocol, cluster, Network(), real=learns(sections), partitions=partitions)
         yield from senseless_faults(sections.get("fault") or (), protocol, there)
+
+
+def senseless_own(protocol: Any) -> Iterable[tuple[str, str]]:
+    for key, value in protocol.own:
+        yield from missing_file(f"protocol.own.{key}", value or "")
+    if protocol.own.replica is not None and protocol.kind != "downpour":
+        yield "protocol.own.replica", f"only Downpour's replica can be replaced; found kind = {protocol.kind!r}"
+
+
+def learns(sections: dict[str, Any]) -> bool:
+    """Are numbers those of a network that learns?  If the key is wrong, they count as such."""
+    return sections.get("numerics") not in ("timing", "exact")
 
 
 def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
@@ -324,7 +354,7 @@ def machines_of(sections: dict[str, Any]) -> list[str]:
         return machine_names(cluster.machines)
     model = sections.get("model")
     partitions = model.partitions if model is not None else 1
-    roles = role_names(protocol, real=sections.get("numerics") != "timing", partitions=partitions) if protocol is not None else []
+    roles = role_names(protocol, real=learns(sections), partitions=partitions) if protocol is not None else []
     return machine_names(len(roles)) if roles else []
 
 

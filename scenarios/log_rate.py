@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from core.vector import NARROW
-from scenarios.plan import BYTES_OF_FLOAT32, total_samples
+from core.vector import BYTES_OF_FLOAT32, NARROW
+from scenarios.parts import total_samples
 from scenarios.protocols import Downpour, Synchronous
 from scenarios.schema import Scenario
 

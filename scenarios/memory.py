@@ -19,7 +19,8 @@ from core.job import partition_number, role_kind
 from core.vector import Phantom
 from scenarios.load import Mistake, ScenarioError
 from scenarios.partitions import VECTORS, check_parts_memory, room
-from scenarios.plan import Plan, complaint, roles
+from scenarios.parts import complaint
+from scenarios.plan import Plan, roles
 
 OF_A_ROLE, OF_A_LANE = 40e3, 4e3
 """Bytes that the simulator takes for each role and each machine, and for a replica's traffic with a shard: measured with 2,000 replicas on

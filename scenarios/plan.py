@@ -1,43 +1,45 @@
 """From a scenario to what the roles of a job are made of; the same for both worlds.
 
-Torch is imported only where the scenario's numerics are real.
+What they compute with, and on what, is `scenarios/parts.py`'s.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import job as core_job
+from core.downpour import replica as downpour_replica
+from core.durability import kind_of_shard
 from core.graph import Graph, GraphError
 from core.job import Job, Shared, Stop, role_kind, shard_name
 from core.membership import Role
 from core.partitioning import Partitioned
 from core.placement import Needs
 from core.rules import RULES, NoRule, Rule
+from core.shard import Shard
 from core.timings import Timings
 from core.vector import cut
-from core.work import Minibatches, Network, NoPortions, Partition, Portioned
-from models.catalogue import BUNDLED, DIGITS_SAMPLES, held_out_samples
-from models.errors import InputError, NetworkError, UserCodeError
+from core.work import Minibatches, Network, Partition, Portioned
+from models.catalogue import BUNDLED
+from models.errors import InputError
 from models.layers import with_loss
-from models.phantom_network import PhantomMinibatches, PhantomNetwork, PhantomPartition, PhantomPortions
+from models.phantom_network import PhantomNetwork, PhantomPartition
+from models.tally import Counting, TallyNetwork
 from scenarios import toml
 from scenarios.declared import told, why_not
-from scenarios.load import Mistake, ScenarioError
 from scenarios.partitions import placement_of
+from scenarios.parts import Numerics, batch_of, complaint, descent_of, parts, real_parts, users
 from scenarios.places import role_names
 from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous, WarmStart
 from scenarios.schema import HONOURED_BY, Scenario
 
 if TYPE_CHECKING:
     from models.torch_network import TorchNetwork
-
-BYTES_OF_FLOAT32 = 4
 
 LOCAL_SHARE = {"sgd": 1.0, "momentum": 1.0, "adagrad": 0.1, "adam": 0.0}
 """The replica's own rate beside the shard's, by rule: docs/PAPER.md, "alpha is unrelated to the server's rate"."""
@@ -62,6 +64,9 @@ class Plan:
     """Samples that a replica computes at once, at most."""
     partitioned: Partitioned | None = None
     """How the model is split over the machines of a replica, if it is."""
+    kind_of_shard: type[Shard] = Shard
+    descend: Callable[..., Coroutine[Any, Any, None]] = downpour_replica
+    """What a replica of Downpour does."""
 
     def found_placement(self) -> tuple[str, ...]:
         """An override that says what was searched for, so that nobody need search again; nothing where nobody did."""
@@ -74,6 +79,9 @@ class Plan:
         assert self.partitioned is not None
         if isinstance(self.network, PhantomNetwork):
             return PhantomPartition(self.partitioned, number)
+        if isinstance(self.network, TallyNetwork):
+            own = [place for place, shared in enumerate(self.job.shards) if shared.partition == number]
+            return self.network.partition(self.partitioned, number, slice(own[0], own[-1] + 1) if own else slice(0, 0))
         return self.torch_network().partition(number)
 
     def rule(self) -> Rule:
@@ -82,7 +90,8 @@ class Plan:
         if descent is None:
             return NoRule()
         given = descent.rule.model_dump()
-        return RULES[given.pop("kind")](**given)
+        kind = RULES[given.pop("kind")]
+        return Counting(kind.traffic) if isinstance(self.network, TallyNetwork) else kind(**given)
 
     def check_memory(self, memory_bytes: float, where: str) -> None:
         """Raises ScenarioError for a history of Sandblaster that is too large for a shard's memory, with the sizes."""
@@ -115,28 +124,52 @@ class Plan:
         partial.replace(path)
 
 
-def plan(scenario: Scenario, *, real: bool | None = None, device: str = "cpu", shared: bool = False) -> Plan:
+def plan(scenario: Scenario, *, numerics: Numerics | None = None, device: str = "cpu", shared: bool = False) -> Plan:
     """Make the network and the data.  Raises ScenarioError for whatever of the user's does not fit.
 
-    `real` overrides the scenario's numerics; `shared`: all replicas are of this process and use the one network.
+    `numerics` overrides the scenario's; `shared`: all replicas are of this process and use the one network.
     """
-    if scenario.numerics == "real" if real is None else real:
-        network, data, training_samples = real_parts(scenario, device, shared)
-        if scenario.model.cost is not None:
-            payload_scale = scenario.model.cost.parameters * BYTES_OF_FLOAT32 / network.initial().nbytes
-        else:
-            payload_scale = 1.0
-    else:
-        network, data, training_samples = phantom_parts(scenario)
-        payload_scale = 1.0
-    partitioned = split(scenario, network, at_once(scenario, training_samples))
-    made = Plan(
-        scenario, job(scenario, sharing(scenario, len(network), partitioned), training_samples), network, data,
-        portions(scenario, network, training_samples), payload_scale, at_once(scenario, training_samples), partitioned,
+    numerics = numerics or scenario.numerics
+    made = parts(scenario, numerics, device, shared=shared)
+    samples = at_once(scenario, made.training_samples)
+    partitioned = split(scenario, made.network, samples)
+    shares = sharing(scenario, made.parameters or len(made.network), partitioned)
+    agreed = job(scenario, made.network.share(shares) if isinstance(made.network, TallyNetwork) else shares, made.training_samples)
+    if numerics == "exact":
+        agreed = replace(agreed, wire="float32", local_rate=agreed.local_rate if agreed.sandblaster else 0.0)
+    planned = Plan(
+        scenario, agreed, made.network, made.data, made.portions, made.payload_scale, samples, partitioned,
+        made.watched(own_shard(scenario, agreed), agreed), own_replica(scenario),
     )  # fmt: skip
     if scenario.placement.shard.memory:
-        made.check_memory(scenario.placement.shard.memory, "by placement.shard.memory")
-    return made
+        planned.check_memory(scenario.placement.shard.memory, "by placement.shard.memory")
+    return planned
+
+
+def own_shard(scenario: Scenario, agreed: Job) -> type[Shard]:
+    """The user's, if there is one; else the protocol's."""
+    usual, given = kind_of_shard(agreed), scenario.protocol.own.shard
+    if given is None:
+        return usual
+    found = users(scenario, given, "protocol.own.shard")
+    if not (isinstance(found, type) and issubclass(found, usual)):
+        raise complaint(
+            scenario, "protocol.own.shard", f"found {given!r}; allowed: a class that inherits {usual.__module__}.{usual.__name__}"
+        )
+    return found
+
+
+def own_replica(scenario: Scenario) -> Callable[..., Coroutine[Any, Any, None]]:
+    """The user's, if there is one; else Downpour's."""
+    given = scenario.protocol.own.replica
+    if given is None:
+        return downpour_replica
+    found: Callable[..., Coroutine[Any, Any, None]] = users(scenario, given, "protocol.own.replica")
+    if not inspect.iscoroutinefunction(found):
+        raise complaint(
+            scenario, "protocol.own.replica", f"found {given!r}; allowed: an async function, called as core.downpour.replica is"
+        )
+    return found
 
 
 def split(scenario: Scenario, network: Network, samples: int) -> Partitioned | None:
@@ -152,7 +185,7 @@ def split(scenario: Scenario, network: Network, samples: int) -> Partitioned | N
         partitioned = placement_of(scenario, graph_of(scenario, network), samples)
     except GraphError as error:
         raise complaint(scenario, "model.placement", str(error)) from error
-    if not isinstance(network, PhantomNetwork):
+    if not isinstance(network, PhantomNetwork | TallyNetwork):
         network.split(partitioned)  # type: ignore[attr-defined]
     return partitioned
 
@@ -162,8 +195,8 @@ def graph_of(scenario: Scenario, network: Network) -> Graph:
     model, bundled = scenario.model, BUNDLED.get(scenario.model.network)
     if bundled is not None:
         return with_loss(bundled.graph(model.layers), bundled.loss if model.loss == "auto" else model.loss)
-    if isinstance(network, PhantomNetwork):
-        network = real_parts(scenario, "cpu", shared=True)[0]
+    if isinstance(network, PhantomNetwork | TallyNetwork):
+        network = real_parts(scenario, "cpu", shared=True).network
     try:
         return network.graph()  # type: ignore[attr-defined,no-any-return]
     except InputError as error:
@@ -194,41 +227,11 @@ def sharing(scenario: Scenario, parameters: int, partitioned: Partitioned | None
     return tuple(found)
 
 
-def portions(scenario: Scenario, network: Network, training_samples: int) -> Callable[[], Portioned]:
-    """How the data of Sandblaster's batch are cut."""
-    protocol = scenario.protocol
-    if not isinstance(protocol, Sandblaster):
-        return NoPortions
-    samples = max(1, round(protocol.fraction * training_samples))
-    if samples < protocol.portions:
-        found = f"found {protocol.portions}; the batch has {samples} samples to share"
-        raise complaint(scenario, "protocol.portions", found)
-    if isinstance(network, PhantomNetwork):
-        return lambda: PhantomPortions(samples, protocol.portions)
-    from models.data import TrainingPortions
-
-    train = network.data.train  # type: ignore[attr-defined]
-    kept = 0 if isinstance(protocol, MapReduce) else 2 * -(-protocol.portions // protocol.replicas)
-    return lambda: TrainingPortions(train, samples, protocol.portions, scenario.seed, kept)
-
-
 def at_once(scenario: Scenario, training_samples: int) -> int:
     """Samples that a replica computes at once, at most: those of a minibatch, or of a portion."""
     protocol = scenario.protocol
     portion = -(-round(protocol.fraction * training_samples) // protocol.portions) if isinstance(protocol, Sandblaster) else 1
     return max(1, portion, batch_of(scenario))
-
-
-def descent_of(scenario: Scenario) -> Downpour | WarmStart | Synchronous | None:
-    """What its replicas descend by on minibatches, if they do."""
-    protocol = scenario.protocol
-    return protocol.warmstart if isinstance(protocol, Sandblaster) else protocol
-
-
-def batch_of(scenario: Scenario) -> int:
-    """Samples of a minibatch; 1 where there are none."""
-    descent = descent_of(scenario)
-    return 1 if descent is None else descent.batch
 
 
 def local_rate(descent: Downpour | WarmStart) -> float:
@@ -303,91 +306,6 @@ def sandblaster(protocol: Sandblaster, training_samples: int) -> dict[str, Any]:
             warm=None if warm is None else Stop(warm.updates, samples_of(warm.epochs, training_samples)),
         ),
     }  # fmt: skip
-
-
-def real_parts(scenario: Scenario, device: str, shared: bool) -> tuple[Network, Callable[[int, int], Minibatches], int]:
-    import torch
-
-    from models import data as datasets
-    from models import torch_network, user
-    from models.graph_module import GraphModule
-
-    torch.set_num_threads(scenario.exec.threads)
-    model, protocol = scenario.model, scenario.protocol
-    bundled = BUNDLED.get(model.network)
-    try:
-        if bundled is not None:
-            module = torch_network.made_from(scenario.seed, lambda: torch_network.build(bundled, model.layers))
-        else:
-            module = torch_network.made_from(scenario.seed, lambda: user.call(model.network, "model.network"))
-            if isinstance(module, Graph):
-                module = torch_network.made_from(scenario.seed, partial(GraphModule, module))
-            if not isinstance(module, torch.nn.Module):
-                raise UserCodeError(
-                    f"model.network = {model.network!r}: returned a {type(module).__name__}; allowed: a torch.nn.Module, or a core.graph.Graph"
-                )
-        synthetic = (scenario.data.samples, bundled, model.layers) if bundled is not None else None
-        data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed, synthetic)
-        flops = model.cost.flops if model.cost else bundled.flops_per_sample(model.layers) if bundled else None
-        loss = "logistic" if model.loss == "auto" and bundled is not None and bundled.loss == "logistic" else model.loss
-        network = torch_network.TorchNetwork(module, data, loss=loss, flops_per_sample=flops, device=device, shared=shared)
-        if model.start is not None:
-            load_start(network, model.start)
-        batch = batch_of(scenario)
-        for number in range(protocol.all_replicas):
-            datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch, scenario.seed, 0)
-    except InputError as error:
-        raise complaint(scenario, "", str(error)) from error
-
-    def minibatches(number: int, life: int) -> Minibatches:
-        return datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch_of(scenario), scenario.seed, life)
-
-    return network, minibatches, len(data.train)
-
-
-def load_start(network: TorchNetwork, source: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(source)
-    except (OSError, SafetensorError) as error:
-        raise NetworkError(f"model.start = {source!r}: cannot be read: {error}") from None
-    network.load_state_dict(state, source)
-
-
-def phantom_parts(scenario: Scenario) -> tuple[Network, Callable[[int, int], Minibatches], int]:
-    """Sizes and costs alone; a user's own network is built once for its size, unless its cost is declared."""
-    model, bundled = scenario.model, BUNDLED.get(scenario.model.network)
-    if model.cost is not None:
-        network = PhantomNetwork(model.cost.parameters, model.cost.flops)
-    elif bundled is not None:
-        network = PhantomNetwork(bundled.parameters(model.layers), bundled.flops_per_sample(model.layers))
-    else:
-        measured = real_parts(scenario, "cpu", shared=True)[0]
-        network = PhantomNetwork(len(measured), measured.flops_per_sample)  # type: ignore[attr-defined]
-    total = total_samples(scenario)
-    samples = total - held_out_samples(total, scenario.data.held_out)
-    return network, lambda _number, _life: PhantomMinibatches(batch_of(scenario)), samples
-
-
-def total_samples(scenario: Scenario) -> int:
-    """How many samples the source has, read from it only where that cannot be known otherwise."""
-    if scenario.data.source == "digits":
-        return DIGITS_SAMPLES
-    if scenario.data.source == "synthetic":
-        return scenario.data.samples
-    from models import data as datasets
-
-    try:
-        data = datasets.load(scenario.data.source, scenario.data.held_out, scenario.seed)
-    except InputError as error:
-        raise complaint(scenario, "", str(error)) from error
-    return len(data.train) + len(data.held_out)
-
-
-def complaint(scenario: Scenario, path: str, message: str) -> ScenarioError:
-    return ScenarioError([Mistake(scenario.file, path, message)])
 
 
 def not_honoured(scenario: Scenario, world: str) -> list[str]:

@@ -11,6 +11,16 @@ from scenarios.table import NotNegative, Positive, Probability, Table
 from scenarios.units import Duration, PositiveDuration, Updates
 
 
+def reference(name: str) -> str:
+    if not all(name.rpartition(":")[::2]):
+        raise ValueError("allowed: 'my_file.py:name', or 'package.module:name'")
+    return name
+
+
+Reference = Annotated[str, AfterValidator(reference)]
+"""Of a user's own code."""
+
+
 class Descent(Table):
     """What every rule has."""
 
@@ -53,6 +63,15 @@ class Stop(Table):
     accuracy: Probability | None = None
 
 
+class Own(Table):
+    """Code of the user's own in the place of a protocol's, as "my_file.py:name" or "package.module:name"."""
+
+    shard: Reference | None = None
+    """A class that inherits the shard of the protocol: `core.shard.Shard`, or `core.staging.StagingShard`."""
+    replica: Reference | None = None
+    """An async function that is called as `core.downpour.replica` is."""
+
+
 class Protocol(Table):
     """What every protocol has."""
 
@@ -66,6 +85,7 @@ class Protocol(Table):
     deadline: PositiveDuration | None = None
     """Of a call, before it is repeated; left out, it follows from detect_within."""
     evaluate_every: PositiveDuration = 10.0
+    own: Own = Own()
 
     @property
     def all_replicas(self) -> int:

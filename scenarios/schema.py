@@ -16,7 +16,7 @@ from scenarios.cluster import Cluster
 from scenarios.expectations import Expectation
 from scenarios.faults import Fault
 from scenarios.network import Network
-from scenarios.protocols import Downpour, MapReduce, Sandblaster, Synchronous
+from scenarios.protocols import Downpour, MapReduce, Reference, Sandblaster, Synchronous
 from scenarios.table import NotNegative, Table
 from scenarios.toml import dumps
 from scenarios.units import Operations, PositiveDuration, Size
@@ -151,7 +151,9 @@ class Scenario(Table):
     name: Annotated[str, AfterValidator(plain_name)] = "scenario"
     """The run folder is named after it."""
     seed: Annotated[int, Field(ge=0)] = 0
-    numerics: Literal["real", "timing"] = "real"
+    numerics: Literal["real", "timing", "exact"] = "real"
+    """timing: what everything costs, and nothing else; exact: the same, with a tally of gradients or a sum of parabolas for a model, that
+    shows whether each gradient counted exactly once."""
     model: Model = Model()
     data: Data = Data()
     protocol: Annotated[
@@ -161,6 +163,10 @@ class Scenario(Table):
     network: Network = Network()
     fault: Annotated[tuple[Fault, ...], Field(strict=False)] = ()
     expect: Annotated[tuple[Expectation, ...], Field(strict=False)] = ()
+    invariants: Annotated[tuple[Reference, ...], Field(strict=False)] = ()
+    """The user's own rules for `--check` and `simctl hunt`: functions of the journal's records that yield what is wrong, in words."""
+    give_up_after: PositiveDuration | None = None
+    """Of virtual time: a simulated job that is not over by then has failed."""
     placement: Placement = Placement()
     exec: Execution = Execution()
 
@@ -182,6 +188,7 @@ HONOURED_BY: dict[str, tuple[str, str]] = {
     "numerics": ("sim", "execctl always trains for real"),
     "model.cost": ("sim", "real machines take what the network takes"),
     "cluster": ("sim", "the machines are the ones you have"),
+    "give_up_after": ("sim", "a real job is ended with Ctrl-C, or by stop.time"),
     "network": ("sim", "the network is the one you have"),
     "placement": ("exec", "simulated roles have a machine each, or as many as cluster.machines"),
     "exec": ("exec", "the simulator has no processes and computes on the CPU"),

@@ -109,7 +109,7 @@ def check(file: str, overrides: tuple[str, ...]) -> None:
         from scenarios.plan import plan
 
         scenario = load(file, overrides)
-        check_declared(plan(scenario, real=False))
+        check_declared(plan(scenario, numerics="timing"))
         protocol = scenario.protocol
         remarks = on_the_log(scenario) if protocol.durability == "log" else []
         click.echo(
@@ -126,7 +126,7 @@ def on_the_log(scenario: Scenario) -> list[str]:
     from scenarios.plan import plan
     from scenarios.units import rate_in_words
 
-    network = plan(scenario, real=False).network
+    network = plan(scenario, numerics="timing").network
     assert isinstance(network, PhantomNetwork)
     rate = log_rate(scenario, len(network), network.flops_per_sample)
     found = [f"the log of a shard takes up to {rate_in_words(rate.required)}; cluster.disk has {rate_in_words(rate.available)}"]

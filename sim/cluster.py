@@ -193,6 +193,8 @@ class Cluster:
             hands.boot()
         self.outlook.begin()
         self.usage.begin()
+        if (limit_s := self.plan.scenario.give_up_after) is not None:
+            self.at(limit_s, lambda: self.fail(f"not over after {limit_s:g} s"))
 
     def host(self, name: str, life: int, place: Place) -> Host:
         """A new life of a role, an agent or the supervisor."""

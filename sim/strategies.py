@@ -18,17 +18,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from hypothesis import strategies as st
 
+from models.catalogue import held_out_samples
 from scenarios.cluster import Cluster
-from scenarios.faults import GROUP, LINK, MACHINE, ROLE, Aimed
+from scenarios.faults import GROUP, LINK, MACHINE, ROLE
 from scenarios.load import validate
 from scenarios.network import Network
 from scenarios.places import Places, places, role_names
 from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
 from scenarios.schema import Scenario
+from sim.bounds import latest_s
 from sim.network import MODELS
 
 Tables = dict[str, Any]
@@ -38,9 +41,6 @@ PARAMETERS = 12_000
 
 STEP_MS = 50
 """One minibatch on a healthy machine.  A shard's slice of 48 kB takes 5 ms on a NIC of 10 MB/s and 1.5 ms to apply."""
-
-SAMPLES = 15
-"""Of which a fifth is held out: a pass over the others is as long as a dozen minibatches."""
 
 LONGEST_MS = 2000
 """Of a fault; as long as a middling job, and several deadlines."""
@@ -143,6 +143,11 @@ def syncs(
     }
 
 
+def samples_for(portions: int) -> int:
+    """How many samples there are, so that each portion has one of those that are not held out."""
+    return next(samples for samples in count(portions) if samples - held_out_samples(samples, 0.2) == portions)
+
+
 def promises(draw: st.DrawFn, durabilities: Sequence[str]) -> Tables:
     """What is kept, and what is noticed when."""
     return {
@@ -179,7 +184,7 @@ def clusters(draw: st.DrawFn, /, *, kind: str = "downpour", numerics: str = "tim
         "seed": draw(st.integers(0, 1000)),
         "numerics": numerics,
         "model": model,
-        **({"data": {"source": "synthetic", "samples": SAMPLES}} if numerics == "timing" and "portions" in protocol else {}),
+        **({"data": {"source": "synthetic", "samples": samples_for(protocol["portions"])}} if "portions" in protocol else {}),
         "protocol": protocol,
         "cluster": {
             "machines": machines,
@@ -304,7 +309,12 @@ def flapping(up: str, down: str) -> Tables:
 def tables(draw: st.DrawFn, /, *, most_faults: int = 8, kinds: Sequence[str] = KINDS, **limits: Any) -> Tables:
     """A whole scenario as the tables of its file; `limits` are those of `clusters`."""
     cluster: Tables = draw(clusters(**limits))
-    return cluster | {"fault": draw(faults(cluster, most=most_faults, kinds=kinds))}
+    return over_in_time(cluster | {"fault": draw(faults(cluster, most=most_faults, kinds=kinds))})
+
+
+def over_in_time(drawn: Tables) -> Tables:
+    """With a time by which the job must be over, since all that failed has healed by then."""
+    return drawn | {"give_up_after": f"{math.ceil(latest_s(scenario(drawn)))} s"}
 
 
 def scenarios(**limits: Any) -> st.SearchStrategy[Scenario]:
@@ -318,17 +328,6 @@ def scenario(drawn: Tables) -> Scenario:
     assert made is not None, mistakes
     assert not mistakes, mistakes
     return made
-
-
-def healed_s(scenario: Scenario) -> float:
-    """When the last fault is over and whoever it killed has been started again."""
-    ends = [0.0]
-    for fault in scenario.fault:
-        assert isinstance(fault, Aimed)
-        last_s = fault.begins_s if fault.every is None else fault.until
-        lasting_s = math.inf if fault.lasting is None or last_s is None else fault.lasting.longest_s
-        ends.append((last_s or 0.0) + fault.notice_s + lasting_s)
-    return max(ends) + scenario.cluster.start_up.longest_s
 
 
 def toml(drawn: Tables) -> str:

@@ -25,7 +25,7 @@ def found(*overrides: str) -> dict[tuple[str, str], Line]:
     scenario = load("quickstart", overrides)
 
     async def collect() -> list[Line]:
-        return [line async for line in findings(scenario, plan(scenario, real=True))]
+        return [line async for line in findings(scenario, plan(scenario, numerics="real"))]
 
     return {(line.machine, line.what): line for line in asyncio.run(collect())}
 

@@ -7,8 +7,8 @@ import pytest
 from scenarios.log_rate import log_rate
 from scenarios.schema import Scenario
 from sim.strategies import Tables, scenario
-from tests.sim.oracles import trial
 from tests.sim.schedules import small
+from tests.sim.trials import trial
 
 PARAMETERS, FLOPS = 12_000, 50e6
 PUSH_BYTES = PARAMETERS / 2 * 4

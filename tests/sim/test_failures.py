@@ -25,8 +25,8 @@ from sim.loop import Life, SimLoop
 from sim.network import Latency
 from sim.run import Run
 from sim.strategies import Tables, scenario, tables, toml
-from tests.sim.oracles import Trial, trial, wrong
 from tests.sim.schedules import crash, slow_service, small
+from tests.sim.trials import Trial, trial, wrong
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
 

@@ -21,8 +21,8 @@ from sim.loop import SimLoop
 from sim.strategies import Tables, scenario
 from tests.sim.courses import Course
 from tests.sim.courses import small as sandblaster
-from tests.sim.oracles import Trial, trial, wrong
 from tests.sim.schedules import crash, small
+from tests.sim.trials import Trial, trial, wrong
 
 RACKS = {"kind": "racks", "racks": 2, "uplink": "10 MB/s", "power_units": 1}
 

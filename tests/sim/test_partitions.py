@@ -1,6 +1,6 @@
 """Replicas of several machines: whatever fails, no half gradients, the others go on, and the replica comes back as a unit.
 
-What crosses says of which minibatch of which life it is, and whoever takes anything else fails the run (`tally_network.TallyComputation`).
+What crosses says of which minibatch of which life it is, and whoever takes anything else fails the run (`models.tally.TallyComputation`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from scenarios.plan import plan
 from sim.host import HEADER_BYTES, REQUEST
 from sim.network import Latency as Network
 from sim.strategies import Tables, scenario, tables, toml
-from tests.sim.oracles import Trial, trial, wrong
 from tests.sim.schedules import crash
+from tests.sim.trials import Trial, trial, wrong
 
 thoroughly = settings(max_examples=max(60, settings().max_examples // 2))
 

@@ -26,8 +26,8 @@ from sim.device import Device
 from sim.loop import Future, Life
 from sim.store import DiskStore
 from sim.strategies import Tables, scenario, tables
-from tests.sim.oracles import trial, wrong
 from tests.sim.schedules import slow_ledger, slow_service
+from tests.sim.trials import trial, wrong
 
 pytestmark = pytest.mark.timeout(600)  # each plays up to some hundred schedules, and again on the right code
 

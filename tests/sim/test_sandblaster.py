@@ -1,6 +1,6 @@
 """Whatever fails, the gradient that shards have gathered holds each portion exactly once, and the job comes to its end.
 
-Schedules of faults hit replicas, shards, mirrors, coordinator, supervisor and machines.  `tests/sim/exact_network.py` makes every sum
+Schedules of faults hit replicas, shards, mirrors, coordinator, supervisor and machines.  `models/parabolas.py` makes every sum
 exact, so that what lies on a shard after each gathering is compared by equality; with a mirror or a log the whole course of the
 optimisation is that of an undisturbed run, number for number.  `make hunt-sandblaster` draws 10,000 schedules.
 """
@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 
 from core.work import Gradient, Work
+from models import parabolas
+from models.parabolas import LEAST_WIDTH, Parabolas
 from sim.strategies import Tables, tables
-from tests.sim import exact_network
 from tests.sim.courses import Course, small, undisturbed
-from tests.sim.exact_network import WIDTH, ExactNetwork
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
 
@@ -66,23 +66,23 @@ def test_a_healthy_job_descends_and_ends_where_it_should() -> None:
 
 
 def test_where_the_loss_only_rises_the_job_gives_up_and_keeps_the_best_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient = ExactNetwork.gradient
+    gradient = Parabolas.gradient
 
-    def uphill(network: ExactNetwork, parameters: torch.Tensor, portion: int) -> Work[Gradient]:
+    def uphill(network: Parabolas, parameters: torch.Tensor, portion: int) -> Work[Gradient]:
         work = gradient(network, parameters, portion)
         return Work(lambda: (found := work.run())._replace(vector=-found.vector), work.cost)
 
-    monkeypatch.setattr(ExactNetwork, "gradient", uphill)
+    monkeypatch.setattr(Parabolas, "gradient", uphill)
     course = Course(small())
     summary = course.run.summary()
     assert summary["status"] == "done"
     assert summary["reason"].startswith("gave up: no lower loss")
-    assert course.parameters() == [0.0] * WIDTH
+    assert course.parameters() == [0.0] * LEAST_WIDTH
 
 
 def test_a_loss_that_is_no_number_at_the_first_parameters_fails_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    slope = exact_network.gradient_of
-    monkeypatch.setattr(exact_network, "gradient_of", lambda *where: slope(*where) * float("nan"))
+    slope = parabolas.gradient_of
+    monkeypatch.setattr(parabolas, "gradient_of", lambda *where: slope(*where) * float("nan"))
     course = Course(small())
     assert "the loss of the first parameters is nan" in course.run.cluster.failed
 

@@ -1,6 +1,6 @@
 """Whatever fails, a step is taken once on each shard, with the exact mean of N distinct replicas' gradients at its point.
 
-As `tests/sim/test_sandblaster.py`, with `tests/sim/exact_network.py` for an oracle: each replica has one minibatch, its number, so
+As `tests/sim/test_sandblaster.py`, with `models/parabolas.py` for an oracle: each replica has one minibatch, its number, so
 what lies on a shard after each gathering says whose gradients are in it and where they were computed.
 """
 
@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from core import tenure
 from core.coordination import Gather
 from core.staging import StagingShard
+from models import parabolas
 from sim.strategies import Tables, tables
-from tests.sim import exact_network
 from tests.sim.courses import Course, small, undisturbed
 
 thoroughly = settings(max_examples=max(100, settings().max_examples))
@@ -87,8 +87,8 @@ def test_a_healthy_job_takes_its_steps_and_ends() -> None:
 
 
 def test_a_loss_that_is_no_number_fails_the_job_before_the_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    slope = exact_network.gradient_of
-    monkeypatch.setattr(exact_network, "gradient_of", lambda *where: slope(*where) * float("nan"))
+    slope = parabolas.gradient_of
+    monkeypatch.setattr(parabolas, "gradient_of", lambda *where: slope(*where) * float("nan"))
     course = Course(job())
     assert "the loss of step 1 is nan" in course.run.cluster.failed
     assert not course.of("stepped")
