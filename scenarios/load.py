@@ -114,7 +114,8 @@ def apply(raw: dict[str, Any], override: str) -> Mistake | None:
 def anchor(raw: dict[str, Any], folder: Path) -> None:
     """Files that a scenario names are beside it, unless they are found from where the user stands."""
     for name, key in (("model", "network"), ("model", "start"), ("data", "source")):
-        if isinstance(table := raw.get(name), dict) and key in table:
+        table: Any = raw.get(name)
+        if isinstance(table, dict) and key in table:
             table[key] = beside(table[key], folder)
     anchor_code(raw, folder)
     for name in ("cluster", "network", "fault"):

@@ -41,6 +41,15 @@ def latest_s(scenario: Scenario) -> float:
     return healed_s(scenario) + (bound_s(scenario, scenario.protocol) if isinstance(scenario.protocol, Downpour) else OTHERS_S)
 
 
+def latest_after_s(scenario: Scenario, undisturbed_s: float) -> float:
+    """The same of any job that takes so long undisturbed: time for whoever is silent to be noticed, and for one replica to do all alone."""
+    protocol = scenario.protocol
+    timings = Timings(protocol.detect_within)
+    calls = 16 + (10 * protocol.all_replicas if getattr(protocol, "warmstart", None) else 0)
+    noticing_s = 12 * protocol.detect_within + pause_before(GIVE_UP_AFTER, timings) + calls * (protocol.deadline or timings.deadline_s)
+    return healed_s(scenario) + noticing_s + 4 * protocol.all_replicas * undisturbed_s
+
+
 def healed_s(scenario: Scenario) -> float:
     """When the last fault that heals is over and whoever it killed has been started again."""
     ends = [0.0]
@@ -81,6 +90,7 @@ def bound_s(scenario: Scenario, protocol: Downpour) -> float:
         round_trip *= 2
     elif protocol.durability == "log":
         round_trip += 3 * protocol.replicas * written_s
-    training = waiting * protocol.deadline + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
-    evaluating = 2 * (protocol.evaluate_every + 4 * protocol.deadline) if scenario.numerics == "real" else 0.0
-    return noticing + 2 * (training + cluster.start_up.longest_s) + evaluating
+    deadline_s = protocol.deadline or timings.deadline_s
+    training = waiting * deadline_s + updates * (max(protocol.n_push, protocol.n_fetch) * step + round_trip)
+    evaluating = 2 * (protocol.evaluate_every + 4 * deadline_s) if scenario.numerics == "real" else 0.0
+    return float(noticing + 2 * (training + cluster.start_up.longest_s) + evaluating)

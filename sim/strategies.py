@@ -223,20 +223,43 @@ def protocol_of(drawn: Tables) -> Protocol:
     return PROTOCOLS[drawn["kind"]][1].model_validate(drawn)
 
 
-@st.composite
-def faults(draw: st.DrawFn, cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> list[Tables]:
+def faults(cluster: Tables, *, most: int = 8, kinds: Sequence[str] = KINDS) -> st.SearchStrategy[list[Tables]]:
     """Up to `most` faults of those kinds, of that cluster's roles, machines, racks and links, each of which heals."""
     protocol = protocol_of(cluster["protocol"])
-    if protocol.durability not in ("snapshot", "log"):
-        kinds = [kind for kind in kinds if kind != "slow-disk"] or kinds
     there = places(
         protocol, Cluster.model_validate(cluster["cluster"]), Network.model_validate(cluster["network"]), real=cluster["numerics"] == "real",
         partitions=cluster["model"].get("partitions", 1),
     )  # fmt: skip
-    present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
+    return schedules(there, likely_ms(cluster), kinds=that_bite(kinds, protocol.durability), most=most)
 
+
+def that_bite(kinds: Sequence[str], durability: str) -> Sequence[str]:
+    """Without those that cannot hit a job which keeps what it promises elsewhere than on disks."""
+    if durability in ("snapshot", "log"):
+        return kinds
+    return [kind for kind in kinds if kind != "slow-disk"] or kinds
+
+
+@st.composite
+def schedules(
+    draw: st.DrawFn, there: Places, within_ms: int, *, longest_ms: int = LONGEST_MS, kinds: Sequence[str] = KINDS, most: int = 8
+) -> list[Tables]:  # fmt: skip
+    """Up to `most` faults of what there is; which kinds there are at all is drawn first."""
+    present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
-    return draw(st.lists(fault(present, there, likely_ms(cluster)), min_size=least, max_size=most))
+    return draw(st.lists(fault(present, there, within_ms, longest_ms), min_size=least, max_size=most))
+
+
+@st.composite
+def losses(draw: st.DrawFn, units: Sequence[str], within_ms: int) -> list[Tables]:
+    """Some of these roles, but not all of them, are lost for good."""
+    gone = draw(st.lists(st.sampled_from(units), unique=True, max_size=len(units) - 1)) if len(units) > 1 else []
+    return [{"kind": "crash", "target": unit, "at": draw(later(0, within_ms))} for unit in gone]
+
+
+def later(least: int, most: int) -> st.SearchStrategy[str]:
+    """A moment; the later, the simpler: what happens before it is undisturbed."""
+    return st.integers(0, most - least).map(lambda before: f"{most - before} ms")
 
 
 def likely_ms(cluster: Tables) -> int:
@@ -255,19 +278,20 @@ def likely_ms(cluster: Tables) -> int:
 
 
 @st.composite
-def fault(draw: st.DrawFn, kinds: Sequence[str], there: Places, within_ms: int) -> Tables:
+def fault(draw: st.DrawFn, kinds: Sequence[str], there: Places, within_ms: int, longest_ms: int = LONGEST_MS) -> Tables:
     """One fault that heals: at a time, or again and again for a while."""
     kind = draw(st.sampled_from(kinds))
-    lasting = draw(milliseconds(1, LONGEST_MS) | milliseconds(1, LONGEST_MS // 20))
+    lasting = draw(milliseconds(1, longest_ms) | milliseconds(1, max(1, longest_ms // 20)))
     reaches = REACHES.get(kind, (ROLE, MACHINE, MACHINE, GROUP))
     one: Tables = {"kind": kind, "target": draw(st.sampled_from([name for reach in reaches for name in there.of(reach)]))}
     if draw(st.integers(0, 4)):
-        one["at"] = draw(milliseconds(0, within_ms))
+        one["at"] = draw(later(0, within_ms))
     else:
-        mean = draw(milliseconds(LONGEST_MS // 20, LONGEST_MS))
+        mean = draw(milliseconds(max(1, longest_ms // 20), longest_ms))
         one |= {"every": {"weibull": {"shape": draw(st.sampled_from((0.7, 1))), "mean": mean}}, "until": draw(milliseconds(1, within_ms))}
     if kind in ("crash", "preemption"):
-        return one | {"repair": lasting} | ({"notice": draw(milliseconds(0, 500))} if kind == "preemption" else {})
+        notice = {"notice": draw(milliseconds(0, longest_ms // 4))} if kind == "preemption" else {}
+        return one | {"repair": lasting} | notice
     return one | {"for": lasting} | draw(MORE[kind]())
 
 

@@ -83,7 +83,7 @@ def test_nine_mistakes_of_every_kind_are_told_at_once(write: Any) -> None:
         "fault.0.factor", "fault.1.repare",
     }  # fmt: skip
     assert "did you mean 'seed'?" in found["seeds"]
-    assert found["numerics"] == "found 'reel'; did you mean 'real'?; allowed: real, timing"
+    assert found["numerics"] == "found 'reel'; did you mean 'real'?; allowed: real, timing, exact"
     assert "found 'speach'; did you mean 'speech'?" in found["model.network"]
     assert all(name in found["model.network"] for name in BUNDLED)
     assert "found 0; allowed: greater than 0" in found["protocol.replicas"]
@@ -340,6 +340,7 @@ def test_each_world_says_what_it_does_not_honour() -> None:
             "protocol": {"kind": "downpour", "durability": "snapshot", "snapshot_every": "5 s"},
             "cluster": {"machines": 3},
             "network": {"latency": "1 s"},
+            "give_up_after": "1 h",
             "fault": [{"kind": "pause", "target": "replica/0", "at": "1 s", "for": "1 s"}],
             "placement": {"machines": 2},
             "exec": {"threads": 2},

@@ -198,8 +198,8 @@ SLOW = {"kind": "slowdown", "target": "replica/*/0", "at": "150 ms", "for": "3 s
     [
         (push_at_once, [], "no half gradients"),
         (forget_the_round, AGAIN, "came into"),
-        (remember_too_well, [], "no shard that is up has more updates"),
-        (acknowledge_what_is_dropped, [SLOW], "no shard that is up has more updates"),
+        (remember_too_well, [], "the job comes to its end"),
+        (acknowledge_what_is_dropped, [SLOW], "the job comes to its end"),
     ],
     ids=["push_at_once", "forget_the_round", "remember_too_well", "acknowledge_what_is_dropped"],
 )

@@ -20,7 +20,6 @@ from core.node import Outcome
 from core.portions import BundleId, Portions
 from core.staging import StagingShard
 from sim.strategies import Tables, tables
-from tests.sim import courses
 from tests.sim.courses import Course, small, undisturbed
 
 pytestmark = pytest.mark.timeout(600)
@@ -152,9 +151,8 @@ def covered_s(healthy: Tables) -> float:
     ("plant", "made"), [(forget_what_was_staged, a_bundle_too_late_for_the_snapshot), (trust_the_first_memory, half_a_step)]
 )
 def test_a_planted_bug_is_caught_by_a_schedule_made_for_it(plant: Plant, made: Callable[[], Tables]) -> None:
-    drawn = made()
+    drawn = made() | {"give_up_after": "30 s"}
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        patch.setattr(courses, "LIMIT_S", 30.0)
         assert wrong(drawn) != []
     assert wrong(drawn) == []

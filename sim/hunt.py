@@ -1,0 +1,201 @@
+"""`simctl hunt`: draw seeds and schedules of faults until one breaks a rule, then shrink it to the smallest that breaks the same.
+
+First anything may fail; then all of it heals, but for replicas that the job can do without and that never come back, and the job must
+come to its end.  A hunt is made of searches, numbered from 0: what each draws follows from the hunt's seed and its number alone, so
+that they are spread over all cores, and that a hunt which was interrupted goes on with the next one.  Drawing and shrinking are
+Hypothesis's (`sim/strategies.py`); what is wrong is for `sim/oracles.py` to say.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from core import chance
+from core.checks import Violation
+from core.job import replica_name
+from core.journal import Record
+from core.situations import Situations, reachable
+from scenarios.load import load
+from scenarios.places import Places, places
+from scenarios.schema import Scenario
+from sim.bounds import latest_after_s
+from sim.oracles import Trial, trial
+from sim.strategies import KINDS, Tables, losses, scenario, schedules, tables, that_bite
+
+RUNS = 50
+"""Of one search."""
+
+SHRINKING = (Phase.generate, Phase.shrink)
+
+
+@dataclass(frozen=True, slots=True)
+class Prey:
+    """What is hunted: in a scenario, or in jobs of some kind that are drawn as a whole."""
+
+    seed: int
+    file: str = ""
+    overrides: tuple[str, ...] = ()
+    kind: str = ""
+    """Of protocol, if there is no file."""
+    most_faults: int = 8
+    rule: str = ""
+    """The one that is to be broken; "": any."""
+
+
+@dataclass(slots=True)
+class Found:
+    """A schedule that breaks a rule, as small as it could be made."""
+
+    rule: str
+    what: str
+    lines: tuple[int, ...]
+    """Of its journal, from 1, that prove it."""
+    told: tuple[str, ...]
+    """These lines."""
+    tables: Tables
+    digest: str
+    faults: int
+    shrinking: int
+    """Runs that it took to make it this small."""
+
+
+@dataclass(slots=True)
+class Searched:
+    """What one search did."""
+
+    number: int
+    runs: int = 0
+    cpu_s: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
+    """In how many runs each situation was reached."""
+    reachable: set[str] = field(default_factory=set)
+    ended: Counter[str] = field(default_factory=Counter)
+    """How the jobs ended."""
+    found: Found | None = None
+
+
+def search(prey: Prey, number: int, runs: int = RUNS) -> Searched:
+    """Draw so many runs, fewer if one breaks a rule; that one is shrunk."""
+    began, done = time.process_time(), Searched(number)
+    broken = prey.rule
+    last: dict[str, tuple[Tables, Trial, Violation]] = {}
+
+    def breaks(drawn: Tables) -> bool:
+        nonlocal broken
+        done.runs += 1
+        tried = trial(scenario(drawn))
+        if "shrinking" not in last:
+            take_stock(done, drawn, tried)
+        wrong = [violation for violation in tried.violations() if violation.rule == (broken or violation.rule)]
+        if not wrong:
+            return False
+        broken, last["shrinking"] = wrong[0].rule, (drawn, tried, wrong[0])
+        return True
+
+    options = settings(
+        max_examples=runs, database=None, deadline=None, derandomize=False, phases=SHRINKING, suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    try:
+        smallest = find(drawing(prey), breaks, settings=options, random=random.Random(chance.number(prey.seed, "hunt", f"search {number}")))
+    except NoSuchExample:
+        pass
+    else:
+        done.found = judged(smallest, broken, done.runs)
+    done.cpu_s = time.process_time() - began
+    return done
+
+
+def take_stock(done: Searched, drawn: Tables, tried: Trial) -> None:
+    situations = Situations()
+    situations.read(tried.records)
+    done.reached.update(situations.reached.keys())
+    made = tried.run.scenario
+    faults = {fault["kind"] for fault in drawn["fault"]}
+    warm = bool(getattr(made.protocol, "warmstart", None))
+    done.reachable |= reachable(made.protocol.kind, made.protocol.durability, made.model.partitions, faults, warm=warm)
+    done.ended["broke" if tried.broke else "failed" if tried.run.cluster.failed else "done"] += 1
+
+
+def judged(drawn: Tables, rule: str, runs: int) -> Found:
+    """Run it once more, for what it breaks."""
+    tried = trial(scenario(drawn))
+    violation = next(one for one in tried.violations() if one.rule == rule)
+    told = tuple(tried.records[line - 1].line().rstrip("\n") for line in violation.lines)
+    return Found(rule, violation.what, violation.lines, told, drawn, tried.run.journal.digest(), len(drawn["fault"]), runs)
+
+
+def drawing(prey: Prey) -> st.SearchStrategy[Tables]:
+    """What is drawn: faults of the one scenario, or all of it."""
+    if prey.file:
+        return faulty(prey)
+    return tables(kind=prey.kind, numerics="exact", most_faults=prey.most_faults) if prey.kind != "partitions" else tables(
+        partitions=3, replicas=3, rounds=8, numerics="exact", most_faults=prey.most_faults
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The scenario as it is without the hunt's faults."""
+
+    given: Tables
+    scenario: Scenario
+    there: Places
+    undisturbed_s: float
+    violations: tuple[Violation, ...]
+
+
+@cache
+def ground(file: str, overrides: tuple[str, ...]) -> Ground:
+    """Raises ScenarioError.  The files that it names are named from the root: what is found may lie elsewhere."""
+    loaded = load(file, overrides)
+    given = rooted(loaded.given())
+    if loaded.numerics == "timing" and (loaded.model.partitions == 1 or loaded.protocol.kind == "downpour"):
+        given["numerics"] = "exact"
+    made = scenario(given)
+    real = made.numerics == "real"
+    there = places(made.protocol, made.cluster, made.network, real=real, partitions=made.model.partitions)
+    tried = trial(made)
+    return Ground(given, made, there, tried.run.loop.time(), tuple(tried.violations()))
+
+
+def rooted(value: Any) -> Any:
+    """The same with the user's files named from the root."""
+    if isinstance(value, dict):
+        return {key: rooted(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rooted(one) for one in value]
+    if isinstance(value, str):
+        file, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+        return f"{Path(file).resolve()}{colon}{name}" if Path(file).suffix in (".py", ".npz", ".safetensors", ".csv") else value
+    return value
+
+
+@st.composite
+def faulty(draw: st.DrawFn, prey: Prey) -> Tables:
+    """The scenario with a seed and a schedule of faults, besides those that it declares itself."""
+    on = ground(prey.file, prey.overrides)
+    within_ms = max(1, math.ceil(1000 * on.undisturbed_s))
+    protocol = on.scenario.protocol
+    drawn = draw(schedules(on.there, within_ms, longest_ms=within_ms, kinds=that_bite(KINDS, protocol.durability), most=prey.most_faults))
+    spare = protocol.all_replicas - protocol.needed_replicas
+    partition = 0 if on.scenario.model.partitions > 1 else None
+    units = [replica_name(number, partition) for number in range(protocol.all_replicas)][-spare - 1 :] if spare else []
+    gone = draw(st.just([]) | losses(units, within_ms))
+    made = on.given | {"seed": draw(st.integers(0, 1000)), "fault": [*on.given.get("fault", ()), *drawn, *gone]}
+    return made | {"give_up_after": f"{math.ceil(latest_after_s(scenario(made), on.undisturbed_s))} s"}
+
+
+def lines_of(records: Sequence[Record], numbers: Sequence[int]) -> list[str]:
+    return [records[number - 1].line() for number in numbers]
