@@ -96,7 +96,7 @@ def a_duplicate_was_recognised(_scene: Scene, _record: Record) -> bool:
     return True
 
 
-@situation("duplicate", durabilities=("snapshot", "mirror", "log"))
+@situation("duplicate")
 def a_duplicate_was_recognised_by_a_later_life_of_its_shard(scene: Scene, record: Record) -> bool:
     """Which pushes are counted must be durable together with what they changed."""
     sender, life = sender_of(record)
@@ -140,9 +140,9 @@ def a_push_lost_both_its_ends(scene: Scene, record: Record) -> bool:
 # what is durable
 
 
-@situation("restored", durabilities=LOSSY)
+@situation("restored", durabilities=NO_LOG)
 def a_restart_lost_updates_that_had_been_acknowledged(scene: Scene, record: Record) -> bool:
-    """Without a log or a mirror that is allowed, and everybody has to live with parameters that go back."""
+    """Without a log, or a mirror that was there, that is allowed; everybody has to live with parameters that go back."""
     return record.number < scene.promised[record.node]
 
 
@@ -179,15 +179,16 @@ def a_new_mirror_was_filled(scene: Scene, record: Record) -> bool:
     return bool(record.peer) and record.value > max(1, scene.synced.get(record.node, 0))
 
 
-@situation("crashed", durabilities=MIRROR)
+@situation("crashed", "ended", durabilities=MIRROR)
 def both_copies_of_a_mirrored_shard_were_gone(scene: Scene, record: Record) -> bool:
     """The one loss that a mirror does not cover: the job must go on, from less."""
-    if not scene.latest(record):
+    if not scene.latest(record) or record.note == "promoted":
         return False
     if role_kind(record.peer) == "mirror":
         shard = shard_of(record.peer)
         return shard in scene.down and scene.updates[shard] > 0
-    return role_kind(record.peer) == "shard" and mirror_of(record.peer) in scene.down and scene.updates[record.peer] > 0
+    mirrored = role_kind(record.peer) == "shard" and mirror_of(record.peer) in scene.lives
+    return mirrored and not scene.synced.get(record.peer) and scene.updates[record.peer] > 0
 
 
 @situation("refused", durabilities=MIRROR)

@@ -131,7 +131,7 @@ class Scene:
         if role == SUPERVISOR:
             self.homes[role] = record.note
         elif role_kind(role) == "shard":
-            self.staged[role] = 0
+            self.staged[role] = self.synced[role] = 0
         else:
             self.gone(role)
         if (unit := unit_of(role)) != role:
@@ -160,10 +160,14 @@ class Scene:
             self.broken[unit] = max(record.number, self.broken.get(unit, 0))
 
     def on_ended(self, record: Record) -> None:
-        self.dead.add((record.peer, record.number))
-        self.gone(record.peer)
-        if role_kind(record.peer) == "replica" and record.note.startswith(DONE):
-            self.retired.add(record.peer)
+        """Of itself: there was nothing left to do, or a mirror has become the shard, or its machine will be taken."""
+        role = record.peer
+        self.dead.add((role, record.number))
+        if role_kind(role) == "replica" and record.note.startswith(DONE):
+            self.retired.add(role)
+            self.gone(role)
+        elif role_kind(role) != "evaluator":
+            self.fall(record)
 
     def gone(self, sender: str) -> None:
         """What it had sent will not be acknowledged any more."""
