@@ -191,19 +191,13 @@ def both_copies_of_a_mirrored_shard_were_gone(scene: Scene, record: Record) -> b
     return mirrored and not scene.synced.get(record.peer) and scene.updates[record.peer] > 0
 
 
-@situation("refused", durabilities=MIRROR)
-def a_mirror_refused_a_shard_that_had_been_replaced(_scene: Scene, record: Record) -> bool:
-    """Else what counts for nobody would be in the copy."""
-    return role_kind(record.node) == "mirror"
-
-
 @situation("choked", faults=("slow-disk",))
 def a_disk_grew_slow_while_a_push_waited(scene: Scene, record: Record) -> bool:
     """Where it must be durable first, its acknowledgement waits as well, and deadlines go by meanwhile."""
     return any(sent and scene.homes.get(shard) == record.peer for shard, sent in scene.sent.items())
 
 
-@situation("unwritten", durabilities=("snapshot",), faults=("disk-full",))
+@situation("unwritten", durabilities=("snapshot",), faults=("full-disk",))
 def a_snapshot_could_not_be_written(_scene: Scene, _record: Record) -> bool:
     """A full disk is no reason to stop, as long as the snapshot before stays whole."""
     return True
@@ -432,6 +426,13 @@ def first_loss(scene: Scene, record: Record) -> bool:
 
 
 @situation("crashed", split=True)
+def a_machine_of_a_replica_died_while_the_replica_was_at_work(scene: Scene, record: Record) -> bool:
+    """The others wait for what it would have sent, or send what nobody takes; the replica must end, and come back, as a unit."""
+    passes = scene.passes[unit_of(record.peer)]
+    return first_loss(scene, record) and min(passes.values(), default=0) > 0
+
+
+@situation("crashed", split=True)
 def a_machine_of_a_replica_died_in_the_middle_of_a_phase_that_another_was_through_with(scene: Scene, record: Record) -> bool:
     """The other has its half of the gradient, which must not be pushed."""
     passes = scene.passes[unit_of(record.peer)]
@@ -450,10 +451,3 @@ def a_second_machine_of_a_replica_died_before_the_first_was_back(scene: Scene, r
     """All of them must still meet in one and the same life."""
     unit = unit_of(record.peer)
     return first_loss(scene, record) and any(other != record.peer and unit_of(other) == unit for other in scene.down)
-
-
-@situation("refused", split=True)
-def a_machine_of_a_replica_refused_one_of_an_earlier_life(scene: Scene, record: Record) -> bool:
-    """Tensors of two lives must never meet in one gradient."""
-    sender, life = sender_of(record)
-    return unit_of(record.node) != record.node and 0 < life < scene.lives.get(sender, 0)
