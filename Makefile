@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check hunt hunt-sandblaster slow bench figures kills wire clean
+.PHONY: run test check hunt hunt-sandblaster repeat golden slow bench figures kills wire clean
 
 run: $(READY)
 	$(BIN)/simctl run scenarios/quickstart.toml
@@ -24,6 +24,12 @@ hunt: $(READY)  ## a long search for failures; see docs/TESTING.md
 
 hunt-sandblaster: $(READY)  ## 10,000 schedules of failures for Sandblaster: some minutes
 	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/sim/test_sandblaster.py -k whatever_fails --timeout=0
+
+repeat: $(READY)  ## 1,000 random scenarios of every kind, each run in two processes that hash differently: equal digests
+	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/scenarios/test_repeatable.py -k random_scenarios --timeout=0 -n 0 -rP
+
+golden: $(READY)  ## write the golden journals anew; git diff tests/golden shows what has changed
+	$(BIN)/python -m tests.golden
 
 slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
 	$(BIN)/python -m pytest tests/exec -m slow -n 0

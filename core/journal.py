@@ -68,7 +68,7 @@ LEGEND: dict[str, str] = {
     "narrowed": "peer: link; value: factor by which its bandwidth is divided, 1 = whole; note: fault",
     "stalled": "number: roles that wait; value: time of the last update that was seen; note: who waits for whom",
     "dropped": "peer: addressee; number: bytes; note: why the message was lost",
-    "delayed": "peer: addressee; value: seconds that a call waits before it is sent; note: fault",
+    "delayed": "peer: addressee; value: seconds that a message is held up, so that later ones may overtake it; note: fault",
     "doubled": "peer: addressee of a request that was sent twice; note: fault",
     "counted": "number: messages; value: bytes; note: which",
     "failed": "note: error that ended the job",

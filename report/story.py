@@ -71,7 +71,7 @@ SENTENCES: dict[str, str] = {
     "misled": "the clock of {peer} goes wrong by {value:g} s a second: {note}",
     "narrowed": "{peer} carries one part in {value:g} of what it could: {note}",
     "dropped": "a message to {peer} was lost: {note}",
-    "delayed": "{who} waits {value:g} s before it calls {peer}: {note}",
+    "delayed": "a message to {peer} was held up by {value:g} s: {note}",
     "doubled": "a request to {peer} was sent twice: {note}",
     "counted": "{who} counted {number} messages of {value:.0f} bytes: {note}",
     "stalled": "nothing has moved: {note}",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import itertools
 import random
 import sys
@@ -89,6 +90,10 @@ class Life:
         """It stops where it is: no `finally` runs, nothing it had planned happens."""
         self.up = self.active = False
         self.held.clear()
+        for task in self.tasks.values():
+            coroutine = task.get_coro()
+            if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # it will never take its first step, of which Python would warn; nothing runs
         self.loop.crashed.append(self)
 
     def pause(self) -> None:

@@ -89,8 +89,12 @@ class Duplication(Meddling):
 
 
 class Reordering(Meddling):
-    def meddle(self, _: Call) -> float | None:
-        return float(self.strike.fault.by.draw(self.strike.stream)) if self.chance() else 0.0
+    def meddle(self, call: Call) -> float | None:
+        if not self.chance():
+            return 0.0
+        later_s = float(self.strike.fault.by.draw(self.strike.stream))
+        self.cluster.record("delayed", ends(call)[1].name, value=later_s, note=self.name)
+        return later_s
 
 
 class Narrowing(Meddling):

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from core import chance
 from scenarios.expectations import BITES
@@ -102,26 +101,47 @@ def test_timing_and_real_have_one_digest_each_whatever_the_process_and_its_hash_
     assert here[0][0] != here[0][1]
 
 
-def test_two_hundred_random_scenarios_have_their_digests_again_in_another_process_and_bite_what_has_a_name(file: Any) -> None:
-    drawn: list[str] = []
+KINDS = [(kind, partitions) for partitions in (1, 3) for kind in ("downpour", "sandblaster", "mapreduce", "sync")]
+RANDOM = 1000 if settings().max_examples >= 1000 else 40
+"""Scenarios; `make repeat` runs the thousand, new ones every time, and every other run a slice that stays the same."""
 
-    @settings(max_examples=200, derandomize=True, database=None, phases=[Phase.generate], deadline=None)
-    @given(st.one_of([tables(kind=kind) for kind in ("downpour", "sandblaster", "mapreduce", "sync")]))
+SIMPLEST = 5
+"""Of each kind: Hypothesis begins with these, and they are left out."""
+
+
+def drawn(kind: str, partitions: int, number: int) -> list[str]:
+    """So many scenario files of that kind."""
+    found: list[str] = []
+
+    @settings(max_examples=SIMPLEST + number, derandomize=RANDOM < 1000, database=None, phases=[Phase.generate], deadline=None)
+    @given(tables(kind=kind, partitions=partitions))
     def draw(tables: Any) -> None:
-        drawn.append(toml(tables))
+        found.append(toml(tables))
 
     draw()
-    files = [file(text, f"{number}.toml") for number, text in enumerate(drawn)]
+    return found[-number:]
+
+
+def test_random_scenarios_have_their_digests_again_in_another_process_and_bite_what_has_a_name(file: Any) -> None:
+    texts = [text for kind, partitions in KINDS for text in drawn(kind, partitions, RANDOM // len(KINDS))]
+    files = [file(text, f"{number}.toml") for number, text in enumerate(texts)]
     with subprocess.Popen(
         [sys.executable, "-c", DIGESTS, *files], env=os.environ | {"PYTHONHASHSEED": "3"}, stdout=subprocess.PIPE, text=True
     ) as process:
-        runs = [simulate(load(one)) for one in files]
+        here, lines, bitten = [], 0, set[str]()
+        for one in files:
+            run = simulate(load(one))
+            here.append(run.journal.digest())
+            lines += run.journal.lines
+            bitten |= {what for fault in run.summary()["faults"] for what in fault["bit"]}
         there = process.communicate()[0].split()
-    here = [run.journal.digest() for run in runs]
-    assert here == there
-    assert {what for run in runs for fault in run.summary()["faults"] for what in fault["bit"]} <= set(BITES)
-    assert len(here) == 200
-    assert len(set(here)) > 100, "many that differ"
+    assert process.returncode == 0
+    assert len(here) == len(there) == RANDOM
+    print(f"{RANDOM} scenarios, {lines} lines, {len(set(here))} different digests")  # noqa: T201  shown by -rP
+    parted = [text for text, first, second in zip(texts, here, there, strict=True) if first != second]
+    assert not parted, f"{len(parted)} of {RANDOM} differ; the first one, for `simctl run FILE --twice`:\n{parted[0]}"
+    assert bitten <= set(BITES)
+    assert len(set(here)) > RANDOM // 2, "many that differ"
 
 
 def test_another_seed_is_another_run(file: Any) -> None:

@@ -13,6 +13,7 @@ import os
 import random
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -134,6 +135,25 @@ def test_a_crashed_life_stops_where_it_is(loop: SimLoop, log: Log) -> None:
     loop.run()
     assert log == [(1.0, "a", 1)]
     assert not life.exited.done()
+
+
+def test_a_life_that_ends_in_the_instant_in_which_it_began_is_forgotten_without_a_word(loop: SimLoop, log: Log) -> None:
+    """A process that starts up on a machine as that wakes from a pause may be killed before it takes a step."""
+
+    async def body() -> None:
+        log.append("a step")
+
+    life = Life("late", 1, loop)
+    life.start(body())
+    life.crash()
+    loop.run()
+    del life
+    loop.crashed.clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert not said
+    assert log == []
 
 
 def test_a_crash_leaves_the_rest_of_its_instant_undone(loop: SimLoop, log: Log) -> None:
