@@ -77,7 +77,6 @@ def exact_gradient(point: torch.Tensor, portions: Sequence[int], part: slice) ->
 
 def watched(kind: type[Shard], network: Parabolas, job: Job) -> type[Shard]:
     """A shard of that kind which, besides, looks at whatever it has gathered, and at each step that it takes with that."""
-
     assert issubclass(kind, StagingShard)
 
     class Watched(kind):  # type: ignore[misc, valid-type]

@@ -125,7 +125,7 @@ def anchor(raw: dict[str, Any], folder: Path) -> None:
 def anchor_code(raw: dict[str, Any], folder: Path) -> None:
     """The same for `protocol.own` and `invariants`."""
     protocol = raw.get("protocol")
-    own = protocol.get("own") if isinstance(protocol, dict) else None
+    own: Any = protocol.get("own") if isinstance(protocol, dict) else None
     for key, value in list(own.items()) if isinstance(own, dict) else ():
         own[key] = beside(value, folder)
     if isinstance(raw.get("invariants"), list):

@@ -179,6 +179,10 @@ class Scenario(Table):
         """Where it was loaded from, as the user named it; its own name if it was made otherwise."""
         return self._file or self.name
 
+    def given(self) -> dict[str, Any]:
+        """What was given, overrides included."""
+        return self._given
+
     def toml(self) -> str:
         """What was given, overrides included, as a file that says the same."""
         return dumps(self._given)

@@ -14,6 +14,7 @@ import click
 from report.commands import finish, run_options, scenario_arguments
 from report.graphing import graph
 from report.reading import READERS
+from sim.hunting import hunt
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -30,7 +31,7 @@ def main() -> None:
     """
 
 
-for other in (*READERS, graph):
+for other in (*READERS, graph, hunt):
     main.add_command(other)
 
 

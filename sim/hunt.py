@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,6 @@ from hypothesis.errors import NoSuchExample
 from core import chance
 from core.checks import Violation
 from core.job import replica_name
-from core.journal import Record
 from core.situations import Situations, reachable
 from scenarios.load import load
 from scenarios.places import Places, places
@@ -33,9 +31,6 @@ from scenarios.schema import Scenario
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
 from sim.strategies import KINDS, Tables, losses, scenario, schedules, tables, that_bite
-
-RUNS = 50
-"""Of one search."""
 
 SHRINKING = (Phase.generate, Phase.shrink)
 
@@ -86,7 +81,7 @@ class Searched:
     found: Found | None = None
 
 
-def search(prey: Prey, number: int, runs: int = RUNS) -> Searched:
+def search(prey: Prey, number: int, runs: int) -> Searched:
     """Draw so many runs, fewer if one breaks a rule; that one is shrunk."""
     began, done = time.process_time(), Searched(number)
     broken = prey.rule
@@ -195,7 +190,3 @@ def faulty(draw: st.DrawFn, prey: Prey) -> Tables:
     gone = draw(st.just([]) | losses(units, within_ms))
     made = on.given | {"seed": draw(st.integers(0, 1000)), "fault": [*on.given.get("fault", ()), *drawn, *gone]}
     return made | {"give_up_after": f"{math.ceil(latest_after_s(scenario(made), on.undisturbed_s))} s"}
-
-
-def lines_of(records: Sequence[Record], numbers: Sequence[int]) -> list[str]:
-    return [records[number - 1].line() for number in numbers]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from core.checks import Findings, PushId, Violation, check, push_of
@@ -71,7 +72,7 @@ def violations(done: Trial) -> Iterator[Violation]:
     findings = check(done.records, durability=scenario.protocol.durability)
     yield from findings.violations
     for reference in scenario.invariants:
-        yield from (Violation(reference, what, ()) for what in users(scenario, reference, "invariants")(done.records))
+        yield from said(Path(reference).name, users(scenario, reference, "invariants")(done.records))
     if done.broke:
         return
     try:

@@ -63,7 +63,9 @@ def test_the_summary_says_how_many_updates_the_warm_start_made() -> None:
 def test_a_real_loss_falls_in_both_phases() -> None:
     told = warm(evaluate_every="100 ms") | {"numerics": "real"}
     told["protocol"] |= {"warmstart": WARM | {"batch": 16, "rule": {"kind": "adagrad", "learning_rate": 0.02}}, "stop": {"iterations": 5}}
-    run = simulate(scenario(told | {"data": {"source": "digits"}, "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "3 MFLOP"}}}))
+    run = simulate(
+        scenario(told | {"data": {"source": "digits"}, "model": {"layers": [64, 10], "cost": {"parameters": 12_000, "flops": "3 MFLOP"}}})
+    )
     curve = run.tally.curve
     before, between, after = (next(e.loss for e in reversed(curve) if e.updates <= most) for most in (0, UPDATES, UPDATES + 5))
     assert before > between > after
