@@ -139,6 +139,12 @@ class Journal:
         for event in LEGEND:
             self.watch(event, watcher)
 
+    def records(self) -> list[Record]:
+        """A list that grows by every record from now on."""
+        found: list[Record] = []
+        self.watch_all(lambda *columns: found.append(Record(*columns)))
+        return found
+
     def recorder(self, node: str, life: int, clock: Callable[[], float]) -> Callable[..., None]:
         """A `core.node.Recorder` for one life of a role."""
         pending, watchers, batch, stamp = self._pending, self.watchers, self._batch, f"\t{node}\t{life}\t"

@@ -15,6 +15,7 @@ import click
 
 from report.commands import finish, report_options, run_options, scenario_arguments
 from report.reading import READERS
+from report.verdict import check_run
 
 if TYPE_CHECKING:
     from exec.jobfile import JobFile
@@ -36,7 +37,7 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside our one clear message
 
 
-for reader in READERS:
+for reader in (*READERS, check_run):
     main.add_command(reader)
 
 

@@ -67,4 +67,8 @@ def finish(
         from report.summary import show
 
         show(Console(), summary)
+        if summary["checks"] is not None:
+            from report.verdict import show as show_checks
+
+            show_checks(summary["checks"], folder.path, "simctl")
     sys.exit(exits.of(summary, strict=strict))

@@ -50,6 +50,7 @@ def of(summary: Mapping[str, Any], *, strict: bool = False) -> Exit:
     code = OF_STATUS[summary["status"]]
     unmet = any(not expectation["met"] for expectation in summary["expectations"]) or (strict and toothless(summary))
     unmet |= summary["twice"] is not None and not summary["twice"]["same"]
+    unmet |= summary["checks"] is not None and bool(summary["checks"]["violations"])
     return Exit.UNMET if code is Exit.DONE and unmet else code
 
 

@@ -63,6 +63,7 @@ def summarise(scenario: Scenario, world: str, tally: Tally, **measured: Any) -> 
         "waits": [],
         "faults": [],
         "expectations": [],
+        "checks": None,
         "twice": None,
         "ties": [],
         "cost": declared_cost(scenario) if world == "sim" else "real",

@@ -32,7 +32,7 @@ SUMMARY: dict[str, str] = {
     "portions": "given, backups, wasted", "staged_bytes": "number", "training_loss": "number", "loss": "number", "accuracy": "number",
     "messages": "number", "bytes": "number", "staleness": "mean, p50, p99, max", "n_push": "number", "gradients_per_push": "number",
     "pushes_by_replica": "table", "repeated": "number", "duplicates": "number", "refused": "number", "lost_updates": "number",
-    "goodput": "table", "accounts": "table", "links": "table", "waits": "table", "faults": "table", "expectations": "table", "twice": "table", "ties": "table",
+    "goodput": "table", "accounts": "table", "links": "table", "waits": "table", "faults": "table", "expectations": "table", "checks": "table", "twice": "table", "ties": "table",
     "cost": "text", "notes": "text", "digest": "text", "model": "text", "journal": "text", "run": "text", "report": "text",
 }  # fmt: skip
 """Every key of a summary, and what is there: a number, text, a table of known keys, or a table that only the run can fill."""

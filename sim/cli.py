@@ -43,10 +43,11 @@ for other in (*READERS, graph, hunt):
     "--shuffle-ties", type=click.IntRange(1, 1000), metavar="N", help="Run N other orders of what happens at once, and show the spread."
 )
 @click.option("--strict", is_flag=True, help="A declared fault that bit nothing is an error: exit code 1.")
+@click.option("--check", "checked", is_flag=True, help="Hold every rule of the protocols against it; exit code 1 where one is broken.")
 @click.option("--trace", is_flag=True, help="Write trace.json for https://ui.perfetto.dev as the run goes.")
 def run(
     file: str, overrides: tuple[str, ...], out: Path | None, *,
-    as_json: bool, report: bool, shuffle_ties: int | None, strict: bool, trace: bool, twice: bool,
+    as_json: bool, checked: bool, report: bool, shuffle_ties: int | None, strict: bool, trace: bool, twice: bool,
 ) -> None:  # fmt: skip
     """Run a scenario, given as a file or by the name of a bundled one."""
     from report.exits import clear_errors
@@ -69,6 +70,7 @@ def run(
             writer = open_till_the_end.enter_context(TraceWriter.to(folder.trace)) if trace else None
             show = open_till_the_end.enter_context(progress())
             run = Run(scenario, journal, prepared=prepared, on_progress=show, trace=writer)
+            records = run.journal.records() if checked else []
             try:
                 run.simulate()
             except KeyboardInterrupt:
@@ -78,6 +80,10 @@ def run(
             summary = run.summary(interrupted=interrupted)
         run.write_tables(folder)
         summary |= {"journal": str(folder.journal), "run": str(folder.path)}
+        if checked:
+            from sim.oracles import Trial, judged
+
+            summary["checks"] = judged(Trial(run, records), folder.journal)
         if run.save_model(folder.model):
             summary["model"] = str(folder.model)
         try:
@@ -101,10 +107,17 @@ def run(
 @main.command()
 @scenario_arguments
 def check(file: str, overrides: tuple[str, ...]) -> None:
-    """Say whether a scenario is right and fits the memory of its machines, and every mistake in it if not."""
+    """Say whether a scenario is right and fits the memory of its machines, and every mistake in it if not.
+
+    Of the folder of a run: whether its journal keeps every rule of the protocols.
+    """
     from report.exits import clear_errors
 
     with clear_errors():
+        if Path(file).is_dir():
+            from report.verdict import check_folder
+
+            check_folder(Path(file), "simctl", as_json=False)
         from scenarios.load import load
         from scenarios.memory import check_declared
         from scenarios.plan import plan

@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from core.checks import Findings, PushId, Violation, check, push_of
+from core.checks import RULES, Findings, PushId, Violation, check, push_of
 from core.durability import Mirror
 from core.job import partition_number, shard_of
 from core.journal import Record
 from core.shard import Shard
 from core.timings import GIVE_UP_AFTER
 from models.tally import Mark, TallyNetwork
+from report.verdict import own, verdict
 from scenarios.expectations import judge
-from scenarios.parts import Numerics, users
+from scenarios.parts import Numerics
 from scenarios.plan import plan
 from scenarios.schema import Scenario
 from sim.run import Run
@@ -55,14 +56,18 @@ class Trial(NamedTuple):
 
 def trial(scenario: Scenario, *, numerics: Numerics | None = None, ties: int = 0) -> Trial:
     """Run it to its end, without files; `numerics`: instead of its own."""
-    records: list[Record] = []
     run = Run(scenario, prepared=plan(scenario, numerics=numerics, shared=True), ties=ties)
-    run.journal.watch_all(lambda *columns: records.append(Record(*columns)))
+    records = run.journal.records()
     try:
         run.simulate()
     except Exception as error:  # noqa: BLE001  the code under test is anybody's: whatever it raises is what was found
         return Trial(run, records, f"{type(error).__name__}: {error}")
     return Trial(run, records)
+
+
+def judged(done: Trial, journal: Path) -> dict[str, Any]:
+    """The same for the summary, with the lines of the journal and the stories in it."""
+    return verdict(done.violations(), done.records, [journal], RULES | ORACLES)
 
 
 def violations(done: Trial) -> Iterator[Violation]:
@@ -71,8 +76,7 @@ def violations(done: Trial) -> Iterator[Violation]:
         yield Violation("it does not break", done.broke, ())
     findings = check(done.records, durability=scenario.protocol.durability)
     yield from findings.violations
-    for reference in scenario.invariants:
-        yield from said(Path(reference).name, users(scenario, reference, "invariants")(done.records))
+    yield from own(scenario, done.records)
     if done.broke:
         return
     try:
