@@ -22,8 +22,9 @@ BATCHES: tuple[Kind, ...] = ("sandblaster", "mapreduce")
 DESKS: tuple[Kind, ...] = (*BATCHES, "sync")
 """Protocols with a coordinator."""
 
-LOSSY: tuple[Durability, ...] = ("none", "snapshot")
-NO_LOG: tuple[Durability, ...] = (*LOSSY, "mirror")
+NO_LOG: tuple[Durability, ...] = ("none", "snapshot", "mirror")
+"""Where something that was acknowledged may be lost: with a mirror, if both copies are."""
+
 MIRROR: tuple[Durability, ...] = ("mirror",)
 
 
@@ -281,9 +282,9 @@ def the_supervisor_died_between_a_grant_and_its_start(scene: Scene, record: Reco
     return record.peer == SUPERVISOR and bool(scene.pending)
 
 
-@situation("granted", durabilities=NO_LOG)
+@situation("granted")
 def a_replica_was_called_back(scene: Scene, record: Record) -> bool:
-    """It had ended, since all shards had finished; then one lost that."""
+    """It had ended, since the job was over as far as it could see; then a shard was not through, or not any more."""
     return record.peer in scene.retired
 
 
@@ -347,7 +348,7 @@ def a_shard_died_between_stage_and_commit(scene: Scene, record: Record) -> bool:
     return role_kind(record.peer) == "shard" and scene.latest(record) and scene.staged[record.peer] > 0
 
 
-@situation("given", "reset", kinds=DESKS, durabilities=LOSSY)
+@situation("given", "reset", kinds=DESKS, durabilities=NO_LOG)
 def a_bundle_that_was_staged_was_lost(_scene: Scene, record: Record) -> bool:
     """Its portions must be made again, and exactly those."""
     return record.note.startswith("a shard lost") or (record.event == "reset" and record.note.endswith("bundles lost"))
@@ -398,7 +399,7 @@ def a_shard_and_the_coordinator_were_down_at_once(scene: Scene, record: Record) 
     return scene.latest(record) and other is not None and any(role_kind(role) == other for role in scene.down)
 
 
-@situation("reset", kinds=DESKS, durabilities=LOSSY)
+@situation("reset", kinds=DESKS, durabilities=NO_LOG)
 def the_optimisation_began_anew_because_a_shard_had_lost_steps(_scene: Scene, record: Record) -> bool:
     """It goes on from parameters of different moments, with no history."""
     return "lost steps" in record.note

@@ -340,13 +340,14 @@ def test_it_is_the_same_as_records_come_and_read_back() -> None:
 
 
 OFTEN = {
-    "a push was repeated after a restart", "a duplicate was recognised", "somebody who was alive was taken for lost",
-    "two roles were down at once", "a machine was drained before it was taken", "a message was lost", "a request was sent twice",
-    "a request was held up so that later ones overtook it", "the clock of a machine with a role on it was wrong", "a new mirror was filled",
-    "a backup won", "a gradient came after its batch or step was over", "a restart lost updates that had been acknowledged",
+    "a message was lost", "a request was sent twice", "a request was held up so that later ones overtook it",
+    "the clock of a machine with a role on it was wrong", "a machine was drained before it was taken", "somebody who was alive was taken for lost",
+    "a gradient came after its batch or step was over",
 }  # fmt: skip
-"""So that a few hundred schedules must come into them."""
+"""So that even a hundred schedules must come into them; what is drawn depends on the modules that are loaded, too."""
 
+AT_LEAST = 15
+"""Situations, in a hundred schedules."""
 
 RUNS = max(120, settings().max_examples // 5)
 
@@ -370,6 +371,7 @@ def test_drawn_schedules_come_into_what_they_can_and_into_nothing_else() -> None
     print("\n".join(f"{total[name]:6}  {name}" for name in SITUATIONS))  # noqa: T201  shown by pytest -rP
     assert runs == RUNS
     assert total.keys() >= OFTEN
+    assert len(total) >= AT_LEAST
 
 
 def could(drawn: Tables) -> set[str]:
