@@ -2,8 +2,8 @@
 
 First anything may fail; then all of it heals, but for replicas that the job can do without and that never come back, and the job must
 come to its end.  A hunt is made of searches, numbered from 0: what each draws follows from the hunt's seed and its number alone, so
-that they are spread over all cores, and that a hunt which was interrupted goes on with the next one.  Drawing and shrinking are
-Hypothesis's (`sim/strategies.py`); what is wrong is for `sim/oracles.py` to say.
+that they are spread over all cores, and that a hunt which was interrupted goes on with the next one.  Drawing is
+Hypothesis's (`sim/strategies.py`); what is wrong is for `sim/oracles.py` to say, and `sim/shrink.py` makes it small.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 import random
 import time
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,20 +21,20 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
-from hypothesis.errors import NoSuchExample
+from hypothesis.errors import Flaky, NoSuchExample
 
 from core import chance
 from core.checks import Violation
 from core.job import replica_name
+from core.journal import Record
 from core.situations import Situations, reachable
-from scenarios.load import load
+from scenarios.load import ScenarioError, load, validate
 from scenarios.places import Places, places
 from scenarios.schema import Scenario
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
-from sim.strategies import KINDS, Tables, losses, scenario, schedules, tables, that_bite
-
-SHRINKING = (Phase.generate, Phase.shrink)
+from sim.shrink import shrink
+from sim.strategies import KINDS, Tables, aimed, losses, scenario, schedules, tables, that_bite
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +86,48 @@ class Searched:
 def search(prey: Prey, number: int, runs: int) -> Searched:
     """Draw so many runs, fewer if one breaks a rule; that one is shrunk."""
     began, done = time.process_time(), Searched(number)
-    broken = prey.rule
-    last: dict[str, tuple[Tables, Trial, Violation]] = {}
+    caught: list[tuple[Tables, str]] = []
 
     def breaks(drawn: Tables) -> bool:
-        nonlocal broken
+        if caught:
+            return False
         done.runs += 1
         tried = trial(scenario(drawn))
-        if "shrinking" not in last:
-            take_stock(done, drawn, tried)
-        wrong = [violation for violation in tried.violations() if violation.rule == (broken or violation.rule)]
-        if not wrong:
-            return False
-        broken, last["shrinking"] = wrong[0].rule, (drawn, tried, wrong[0])
-        return True
+        take_stock(done, drawn, tried)
+        caught.extend((drawn, violation.rule) for violation in tried.violations() if violation.rule == (prey.rule or violation.rule))
+        return bool(caught)
 
     options = settings(
-        max_examples=runs, database=None, deadline=None, derandomize=False, phases=SHRINKING, suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    try:
-        smallest = find(drawing(prey), breaks, settings=options, random=random.Random(chance.number(prey.seed, "hunt", f"search {number}")))
-    except NoSuchExample:
-        pass
-    else:
-        done.found = judged(smallest, broken, done.runs)
+        max_examples=runs,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    with suppress(NoSuchExample, Flaky):  # it asks again about what was caught
+        find(drawing(prey), breaks, settings=options, random=random.Random(chance.number(prey.seed, "hunt", f"search {number}")))
     done.cpu_s = time.process_time() - began
+    if caught:
+        done.found = smallest(prey, *caught[0])
     return done
+
+
+def smallest(prey: Prey, drawn: Tables, rule: str) -> Found:
+    """That breaks the same rule."""
+
+    def breaks(tables: Tables) -> bool:
+        made, mistakes = validate({"name": "drawn"} | tables, "drawn")
+        if made is None or mistakes:
+            return False
+        try:
+            return any(violation.rule == rule for violation in trial(made).violations())
+        except ScenarioError:
+            return False
+
+    kept = len(ground(prey.file, prey.overrides).given.get("fault", ())) if prey.file else 0
+    small, runs = shrink(drawn, breaks, kept=kept, whole=not prey.file)
+    return judged(small, rule, runs)
 
 
 def take_stock(done: Searched, drawn: Tables, tried: Trial) -> None:
@@ -148,6 +166,8 @@ class Ground:
     scenario: Scenario
     there: Places
     undisturbed_s: float
+    moments: dict[str, list[tuple[int, str]]]
+    """Of each event in the undisturbed run, when it happens, in ms, and to whom."""
     violations: tuple[Violation, ...]
 
 
@@ -162,7 +182,16 @@ def ground(file: str, overrides: tuple[str, ...]) -> Ground:
     real = made.numerics == "real"
     there = places(made.protocol, made.cluster, made.network, real=real, partitions=made.model.partitions)
     tried = trial(made)
-    return Ground(given, made, there, tried.run.loop.time(), tuple(tried.violations()))
+    return Ground(given, made, there, tried.run.loop.time(), moments_of(tried.records, there), tuple(tried.violations()))
+
+
+def moments_of(records: Iterable[Record], there: Places) -> dict[str, list[tuple[int, str]]]:
+    """By event, since the rare ones are those at which a protocol can be hit."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for record in records:
+        who = [name.partition("#")[0] for name in (record.node, record.peer)]
+        found.setdefault(record.event, []).extend((int(1000 * record.time_s), name) for name in who if name in there.roles)
+    return {event: places for event, places in sorted(found.items()) if places}
 
 
 def rooted(value: Any) -> Any:
@@ -183,7 +212,9 @@ def faulty(draw: st.DrawFn, prey: Prey) -> Tables:
     on = ground(prey.file, prey.overrides)
     within_ms = max(1, math.ceil(1000 * on.undisturbed_s))
     protocol = on.scenario.protocol
-    drawn = draw(schedules(on.there, within_ms, longest_ms=within_ms, kinds=that_bite(KINDS, protocol.durability), most=prey.most_faults))
+    drawn = draw(aimed(on.moments, within_ms)) if draw(st.booleans()) else []
+    kinds = that_bite(KINDS, protocol.durability)
+    drawn += draw(schedules(on.there, within_ms, longest_ms=within_ms, kinds=kinds, most=max(0, prey.most_faults - len(drawn))))
     spare = protocol.all_replicas - protocol.needed_replicas
     partition = 0 if on.scenario.model.partitions > 1 else None
     units = [replica_name(number, partition) for number in range(protocol.all_replicas)][-spare - 1 :] if spare else []

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -248,6 +248,21 @@ def schedules(
     present = draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True))
     least = draw(st.integers(0, most // 2))  # lists by themselves are empty too often
     return draw(st.lists(fault(present, there, within_ms, longest_ms), min_size=least, max_size=most))
+
+
+@st.composite
+def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[tuple[int, str]]], longest_ms: int) -> list[Tables]:
+    """Crashes and pauses of whoever something happens to, at that moment or a little later: `moments` are ms and roles, by event.
+
+    What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.
+    """
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        at_ms, who = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
+        lasting = draw(milliseconds(1, max(1, longest_ms // 4)))
+        one: Tables = {"kind": draw(st.sampled_from(("crash", "pause"))), "target": who, "at": f"{at_ms + draw(st.integers(0, 30))} ms"}
+        found.append(one | ({"repair": lasting} if one["kind"] == "crash" else {"for": lasting}))
+    return found
 
 
 @st.composite
