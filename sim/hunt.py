@@ -34,7 +34,7 @@ from scenarios.schema import Scenario
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
 from sim.shrink import shrink
-from sim.strategies import KINDS, Tables, aimed, losses, scenario, schedules, tables, that_bite
+from sim.strategies import KINDS, Tables, aimed, losses, over_in_time, scenario, schedules, tables, that_bite
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +151,20 @@ def judged(drawn: Tables, rule: str, runs: int) -> Found:
 
 def drawing(prey: Prey) -> st.SearchStrategy[Tables]:
     """What is drawn: faults of the one scenario, or all of it."""
-    if prey.file:
-        return faulty(prey)
-    return tables(kind=prey.kind, numerics="exact", most_faults=prey.most_faults) if prey.kind != "partitions" else tables(
-        partitions=3, replicas=3, rounds=8, numerics="exact", most_faults=prey.most_faults
-    )  # fmt: skip
+    return faulty(prey) if prey.file else whole(prey)
+
+
+@st.composite
+def whole(draw: st.DrawFn, prey: Prey) -> Tables:
+    """A job of that kind; now and then it is run undisturbed first, so that faults can be aimed at its moments."""
+    limits: dict[str, Any] = {"partitions": 3, "replicas": 3, "rounds": 8} if prey.kind == "partitions" else {"kind": prey.kind}
+    drawn = draw(tables(numerics="exact", most_faults=prey.most_faults, **limits))
+    if draw(st.integers(0, 2)) or not prey.most_faults:
+        return drawn
+    undisturbed = trial(scenario(drawn | {"fault": []}))
+    on = undisturbed.run.cluster.there
+    hits = draw(aimed(moments_of(undisturbed.records, on), math.ceil(1000 * undisturbed.run.loop.time())))
+    return over_in_time(drawn | {"fault": [*hits, *drawn["fault"]][: prey.most_faults]})
 
 
 @dataclass(frozen=True, slots=True)

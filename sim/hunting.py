@@ -236,7 +236,7 @@ def tell(hunt: Hunt, folder: Path) -> None:
         f"{hunt.runs:,} runs in {hunt.wall_s:.1f} s{rate}: {', '.join(f'{count:,} {how}' for how, count in sorted(hunt.ended.items()))}"
     )
     if hunt.reachable:
-        click.echo(f"{len(hunt.reached)} of {len(hunt.reachable)} situations reached")
+        click.echo(f"{len(hunt.reached)} of {len(hunt.reachable | hunt.reached.keys())} situations reached")
         for name, count in hunt.reached.most_common():
             click.echo(f"  {count:>7,}  {name}")
         for name in hunt.never:
