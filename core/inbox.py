@@ -6,14 +6,14 @@ comes again is acknowledged again and dropped; what is of a later life has come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.job import unit_of
 from core.messages import Accepted, Behind, Refusal, Request, Sender
 from core.node import Node, Outcome
 from core.passing import Pass, Word
-from core.phases import Arrival
+from core.phases import Arrival, Expected
 
 AHEAD = 1
 """Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
@@ -25,12 +25,14 @@ KEPT = Outcome(Accepted(0))
 class Inbox:
     """Of one life of one machine of a replica."""
 
-    def __init__(self, node: Node, expected: Mapping[Arrival, tuple[str, int]], deliver: Callable[[Arrival | str, Any], None]) -> None:
-        """`expected`: every message that may come, with its sender and a number that its elements are a multiple of.
+    def __init__(
+        self, node: Node, names: Sequence[str], expected: Mapping[Arrival, Expected], deliver: Callable[[Arrival | str, Any], None]
+    ) -> None:  # fmt: skip
+        """`names`: of the replica's machines; `expected`: every message that may come.
 
         `deliver` is handed what has come for the present round: a message's vector, or a word by its sender.
         """
-        self.node, self.expected, self.deliver = node, expected, deliver
+        self.node, self.names, self.expected, self.deliver = node, names, expected, deliver
         self.unit, self.round = unit_of(node.name), 0
         self._early: list[tuple[Arrival | str, Any]] = []
         """For the next round."""
@@ -38,40 +40,36 @@ class Inbox:
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Keep what is meant for a round that is not over."""
-        if not isinstance(request, Pass | Word):
-            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+        key: Arrival | str
         if isinstance(request, Pass):
-            arrival = Arrival(request.phase, request.message)
-            key: Arrival | str = arrival
-            fault = self.unfit(arrival, request.vector, sender)
-        else:
+            expected = self.expected.get((request.phase, request.message))  # type: ignore[call-overload]  # as good as an Arrival, and sooner made
+            if expected is None or self.names[expected.machine] != sender.name:
+                return self.refuse(sender, f"message {request.message} {request.phase} is not for {self.node.name} to have of {sender.name}")
+            key, length = expected.arrival, len(request.vector)
+            if not length or length % expected.multiple:
+                return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
+        elif isinstance(request, Word):
             key = sender.name
-            fault = "" if unit_of(key) == self.unit else f"{key} is no machine of {self.unit}"
-        if fault:
-            return self.refuse(sender, fault)
+            if unit_of(key) != self.unit:
+                return self.refuse(sender, f"{key} is no machine of {self.unit}")
+        else:
+            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
         if sender.incarnation != self.node.incarnation:
             return self.other_life(sender)
         if request.round > self.round + AHEAD:
             return self.refuse(sender, f"round {request.round} is ahead of round {self.round}")
-        if request.round >= self.round and key not in (seen := self._seen.setdefault(request.round, set())):
-            seen.add(key)
-            kept = request if isinstance(request, Word) else request.vector.clone()
-            if request.round == self.round:
-                self.deliver(key, kept)
-            else:
-                self._early.append((key, kept))
+        if request.round >= self.round:
+            seen = self._seen.get(request.round)
+            if seen is None:
+                seen = self._seen[request.round] = set()
+            if key not in seen:
+                seen.add(key)
+                kept = request if isinstance(request, Word) else request.vector.clone()
+                if request.round == self.round:
+                    self.deliver(key, kept)
+                else:
+                    self._early.append((key, kept))
         return KEPT
-
-    def unfit(self, arrival: Arrival, vector: Any, sender: Sender) -> str:
-        """Why this message cannot be one of ours ("" if it can)."""
-        source, multiple = self.expected.get(arrival, ("", 1))
-        if source != sender.name:
-            return f"message {arrival.message} {arrival.phase} is not for {self.node.name} to have of {sender.name}"
-        return (
-            ""
-            if len(vector) and len(vector) % multiple == 0
-            else f"message {arrival.message} of {len(vector)} elements, not so many times {multiple}"
-        )
 
     def other_life(self, sender: Sender) -> Outcome:
         if sender.incarnation < self.node.incarnation:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 REQUEST, SERVED, REPLY, RESET = range(4)
 
+TIDY = 64
+"""Calls that may have ended and are remembered still, before somebody looks."""
+
 
 @dataclass(slots=True, eq=False)
 class Place:
@@ -116,6 +119,7 @@ class Host:
         self.lives: dict[str, int] = {}
         self.refusals: Counter[str] = Counter()
         self._outstanding: deque[Call] = deque()
+        self._crowded = TIDY
         self._timer: Timer | None = None
         self._queue: deque[Call] = deque()
         self.serving: Call | None = None
@@ -165,6 +169,8 @@ class Host:
         outstanding = self._outstanding
         while outstanding and outstanding[0].done():
             outstanding.popleft()
+        if len(outstanding) > self._crowded:
+            self._tidy()
         outstanding.append(call)
         if self._timer is None:
             self._arm()
@@ -219,6 +225,13 @@ class Host:
     def oldest_call(self) -> Call | None:
         """The call, of those that are no signs of life, that has been unanswered the longest."""
         return next((call for call in self._outstanding if not call.done() and call.to is not self._supervisor), None)
+
+    def _tidy(self) -> None:
+        """Forget the calls that have ended behind one that takes long: else a push of minutes would hold on to all that were answered meanwhile."""
+        unanswered = [call for call in self._outstanding if not call.done()]
+        self._outstanding.clear()
+        self._outstanding.extend(unanswered)
+        self._crowded = 2 * len(unanswered) + TIDY
 
     def _arm(self) -> None:
         self._timer = self.loop.call_at(self._outstanding[0].deadline_s, self._expire, context=self.life.context)
