@@ -109,7 +109,9 @@ def main(network: str, machines: int, replicas: int, minibatches: int, sharing: 
     if as_json:
         click.echo(json.dumps(asdict(one)))
         return
-    click.echo(f"{network} on {machines} machines x {replicas} replicas, {sharing}: {one.minibatches} minibatches in {one.virtual_s:,} s of virtual time")
+    click.echo(
+        f"{network} on {machines} machines x {replicas} replicas, {sharing}: {one.minibatches} minibatches in {one.virtual_s:,} s of virtual time"
+    )
     click.echo(
         f"  {one.messages:,} messages in {one.processor_s} s of the processor ({one.set_up_s} s of it to set up), {one.wall_s} s of wall time,"
         f" {one.peak_gb} GB"

@@ -40,35 +40,41 @@ class Inbox:
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Keep what is meant for a round that is not over."""
-        key: Arrival | str
         if isinstance(request, Pass):
-            expected = self.expected.get((request.phase, request.message))  # type: ignore[call-overload]  # as good as an Arrival, and sooner made
+            expected = self.expected.get((request.phase, request.message))  # type: ignore[call-overload]  # equal to the Arrival, and sooner made
+            length = len(request.vector)
             if expected is None or self.names[expected.machine] != sender.name:
-                return self.refuse(sender, f"message {request.message} {request.phase} is not for {self.node.name} to have of {sender.name}")
-            key, length = expected.arrival, len(request.vector)
+                return self.refuse(
+                    sender, f"message {request.message} {request.phase} is not for {self.node.name} to have of {sender.name}"
+                )
             if not length or length % expected.multiple:
                 return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
-        elif isinstance(request, Word):
-            key = sender.name
-            if unit_of(key) != self.unit:
-                return self.refuse(sender, f"{key} is no machine of {self.unit}")
-        else:
+            return self.keep(expected.arrival, request, sender)
+        if not isinstance(request, Word):
             return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+        if unit_of(sender.name) != self.unit:
+            return self.refuse(sender, f"{sender.name} is no machine of {self.unit}")
+        return self.keep(sender.name, request, sender)
+
+    def keep(self, key: Arrival | str, request: Pass | Word, sender: Sender) -> Outcome:
+        """If it is of this life, and comes for the first time, in this round or the next."""
+        number = request.round
         if sender.incarnation != self.node.incarnation:
             return self.other_life(sender)
-        if request.round > self.round + AHEAD:
-            return self.refuse(sender, f"round {request.round} is ahead of round {self.round}")
-        if request.round >= self.round:
-            seen = self._seen.get(request.round)
-            if seen is None:
-                seen = self._seen[request.round] = set()
-            if key not in seen:
-                seen.add(key)
-                kept = request if isinstance(request, Word) else request.vector.clone()
-                if request.round == self.round:
-                    self.deliver(key, kept)
-                else:
-                    self._early.append((key, kept))
+        if number > self.round + AHEAD:
+            return self.refuse(sender, f"round {number} is ahead of round {self.round}")
+        if number < self.round:
+            return KEPT
+        seen = self._seen.get(number)
+        if seen is None:
+            seen = self._seen[number] = set()
+        if key not in seen:
+            seen.add(key)
+            kept = request if isinstance(request, Word) else request.vector.clone()
+            if number == self.round:
+                self.deliver(key, kept)
+            else:
+                self._early.append((key, kept))
         return KEPT
 
     def other_life(self, sender: Sender) -> Outcome:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Plan:
     """Samples that a replica computes at once, at most."""
     partitioned: Partitioned | None = None
     """How the model is split over the machines of a replica, if it is."""
+    _phantoms: dict[int, PhantomPartition] = field(default_factory=dict)
+    """What all replicas share, having no contents."""
 
     def found_placement(self) -> tuple[str, ...]:
         """An override that says what was searched for, so that nobody need search again; nothing where nobody did."""
@@ -73,7 +75,9 @@ class Plan:
         """What one of these machines has of the model."""
         assert self.partitioned is not None
         if isinstance(self.network, PhantomNetwork):
-            return PhantomPartition(self.partitioned, number)
+            if number not in self._phantoms:
+                self._phantoms[number] = PhantomPartition(self.partitioned, number)
+            return self._phantoms[number]
         return self.torch_network().partition(number)
 
     def rule(self) -> Rule:
