@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.job import unit_of
+from core.job import partition_number, unit_of
 from core.messages import Accepted, Behind, Refusal, Request, Sender
 from core.node import Node, Outcome
 from core.passing import Pass, Word
@@ -36,7 +36,8 @@ class Inbox:
         self.unit, self.round = unit_of(node.name), 0
         self._early: list[tuple[Arrival | str, Any]] = []
         """For the next round."""
-        self._seen: dict[int, set[Arrival | str]] = {}
+        self._seen: dict[int, int] = {}
+        """Of each round: bits, of the messages first and then of the words."""
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Keep what is meant for a round that is not over."""
@@ -49,14 +50,14 @@ class Inbox:
                 )
             if not length or length % expected.multiple:
                 return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
-            return self.keep(expected.arrival, request, sender)
+            return self.keep(expected.bit, expected.arrival, request, sender)
         if not isinstance(request, Word):
             return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
         if unit_of(sender.name) != self.unit:
             return self.refuse(sender, f"{sender.name} is no machine of {self.unit}")
-        return self.keep(sender.name, request, sender)
+        return self.keep(1 << (len(self.expected) + partition_number(sender.name)), sender.name, request, sender)
 
-    def keep(self, key: Arrival | str, request: Pass | Word, sender: Sender) -> Outcome:
+    def keep(self, bit: int, key: Arrival | str, request: Pass | Word, sender: Sender) -> Outcome:
         """If it is of this life, and comes for the first time, in this round or the next."""
         number = request.round
         if sender.incarnation != self.node.incarnation:
@@ -65,11 +66,9 @@ class Inbox:
             return self.refuse(sender, f"round {number} is ahead of round {self.round}")
         if number < self.round:
             return KEPT
-        seen = self._seen.get(number)
-        if seen is None:
-            seen = self._seen[number] = set()
-        if key not in seen:
-            seen.add(key)
+        seen = self._seen.get(number, 0)
+        if not seen & bit:
+            self._seen[number] = seen | bit
             kept = request if isinstance(request, Word) else request.vector.clone()
             if number == self.round:
                 self.deliver(key, kept)

@@ -8,6 +8,7 @@ soon as every part here that used the message has had its turn.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,12 +25,19 @@ class Arrival(NamedTuple):
     message: int
 
 
-class Expected(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Expected:
     """A message that is to come: from which machine, and a number that its elements are a multiple of."""
 
     arrival: Arrival
     machine: int
     multiple: int
+    bit: int
+    """Which of those that have come it is: sets would take ten times the room, for each machine of each replica."""
+    after: list[int] = field(default_factory=list)
+    """The tasks that wait for it, by place."""
+    final: bool = False
+    """Must it have come, though no task waits for it, before the minibatch is over?"""
 
 
 class Phases:
@@ -43,10 +51,11 @@ class Phases:
         ways: tuple[Literal["forward", "backward"], ...] = ("forward", "backward") if down else ("forward",)
         self.tasks = sorted((Task(way, placed.number) for way in ways for placed in parts), key=order)
         """In the order in which they are computed, of those that may be."""
-        self._place = {task: place for place, task in enumerate(self.tasks)}
+        self.place = {task: place for place, task in enumerate(self.tasks)}
         self.waits_for = [0] * len(self.tasks)
         """By place, as all that a ledger counts."""
-        self.after: defaultdict[Task | Arrival, list[int]] = defaultdict(list)
+        self.after: list[list[int]] = [[] for _ in self.tasks]
+        """The tasks that wait for a task."""
         self.sends: defaultdict[Task, list[Arrival]] = defaultdict(list)
         self.uses: defaultdict[int, list[int]] = defaultdict(list)
         """Of each part: the messages that it uses."""
@@ -68,7 +77,7 @@ class Phases:
             takes = [take for region in placed.inputs if region is not None for take in region]
             takes += [take for region in placed.parameters.values() for take in region if take.message is not None]
             for number in sorted({take.message for take in takes if take.message is not None}):
-                self.first(Arrival("up", number), forward)
+                self.wait(Arrival("up", number), forward)
                 self.uses[placed.number].append(number)
             local = {take.source for region in placed.inputs if region is not None for take in region if take.message is None}
             for producer in sorted(local & own):
@@ -76,13 +85,13 @@ class Phases:
                 upward.append((Task("forward", producer), forward))
         self.users = Counter(number for used in self.uses.values() for number in used)
         """Of each message: how many parts here use it."""
-        self.final: set[Arrival] = set()
-        """What must have come besides, before the minibatch is over: gradients of parameters that others used."""
+        self.final = 0
+        """So many messages are: gradients of parameters that others used."""
         if down:
             self.downward(parts, upward)
 
     def expect(self, arrival: Arrival, machine: int, multiple: int) -> None:
-        self.expected[arrival] = Expected(arrival, machine, multiple)
+        self.expected[arrival] = Expected(arrival, machine, multiple, 1 << len(self.expected))
 
     def downward(self, parts: list[Placed], upward: list[tuple[Task, Task]]) -> None:
         """The same in the other direction; `upward`: which part is computed before which."""
@@ -92,14 +101,18 @@ class Phases:
             self.first(Task("backward", after.part), Task("backward", before.part))
         for message in self.goes:
             if message.weights:
-                self.final.add(Arrival("down", message.number))
+                self.expected[Arrival("down", message.number)].final = True
+                self.final += 1
             else:
-                self.first(Arrival("down", message.number), Task("backward", message.of))
+                self.wait(Arrival("down", message.number), Task("backward", message.of))
 
-    def first(self, before: Task | Arrival, after: Task) -> None:
-        place = self._place[after]
-        self.after[before].append(place)
-        self.waits_for[place] += 1
+    def first(self, before: Task, after: Task) -> None:
+        self.after[self.place[before]].append(self.place[after])
+        self.waits_for[self.place[after]] += 1
+
+    def wait(self, arrival: Arrival, after: Task) -> None:
+        self.expected[arrival].after.append(self.place[after])
+        self.waits_for[self.place[after]] += 1
 
     def begin(self) -> Ledger:
         return Ledger(self)
@@ -127,8 +140,8 @@ class Ledger:
         self._waits_for = phases.waits_for.copy()
         self._left = len(self._waits_for)
         self._users = dict(phases.users)
-        self._missing = len(phases.final)
-        self._come: set[Arrival] = set()
+        self._missing = phases.final
+        self._come = 0
         self._ready = [place for place, count in enumerate(self._waits_for) if not count]
 
     @property
@@ -160,12 +173,12 @@ class Ledger:
 
     def arrived(self, arrival: Arrival) -> bool:
         """A message has come; False if it had come before."""
-        if arrival in self._come:
+        expected = self.phases.expected[arrival]
+        if self._come & expected.bit:
             return False
-        self._come.add(arrival)
-        if self._missing and arrival in self.phases.final:
-            self._missing -= 1
-        self._release(arrival)
+        self._come |= expected.bit
+        self._missing -= expected.final
+        self._release(expected.after)
         return True
 
     def leaving(self, task: Task) -> list[Arrival]:
@@ -182,11 +195,11 @@ class Ledger:
     def computed(self, task: Task) -> None:
         """A part is computed."""
         self._left -= 1
-        self._release(task)
+        self._release(self.phases.after[self.phases.place[task]])
 
-    def _release(self, event: Task | Arrival) -> None:
+    def _release(self, places: list[int]) -> None:
         waits_for = self._waits_for
-        for place in self.phases.after.get(event, ()):
+        for place in places:
             waits_for[place] -= 1
             if not waits_for[place]:
                 heappush(self._ready, place)
