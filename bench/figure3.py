@@ -126,7 +126,7 @@ def fetching(run: Run) -> bool:
     """Are parameters still under way?"""
     return any(
         isinstance(call.request, Fetch) and not call.done()
-        for role, host in run.cluster.hosts.items() if role.startswith("replica/") for call in host._outstanding
+        for role, host in run.cluster.hosts.items() if role.startswith("replica/") for call in host._outstanding.values()
     )  # fmt: skip
 
 

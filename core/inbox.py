@@ -6,14 +6,14 @@ comes again is acknowledged again and dropped; what is of a later life has come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.job import unit_of
+from core.job import partition_number, unit_of
 from core.messages import Accepted, Behind, Refusal, Request, Sender
 from core.node import Node, Outcome
 from core.passing import Pass, Word
-from core.phases import Arrival
+from core.phases import Arrival, Expected
 
 AHEAD = 1
 """Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
@@ -25,53 +25,56 @@ KEPT = Outcome(Accepted(0))
 class Inbox:
     """Of one life of one machine of a replica."""
 
-    def __init__(self, node: Node, expected: Mapping[Arrival, tuple[str, int]], deliver: Callable[[Arrival | str, Any], None]) -> None:
-        """`expected`: every message that may come, with its sender and a number that its elements are a multiple of.
+    def __init__(
+        self, node: Node, names: Sequence[str], expected: Mapping[Arrival, Expected], deliver: Callable[[Arrival | str, Any], None]
+    ) -> None:  # fmt: skip
+        """`names`: of the replica's machines; `expected`: every message that may come.
 
         `deliver` is handed what has come for the present round: a message's vector, or a word by its sender.
         """
-        self.node, self.expected, self.deliver = node, expected, deliver
+        self.node, self.names, self.expected, self.deliver = node, names, expected, deliver
         self.unit, self.round = unit_of(node.name), 0
         self._early: list[tuple[Arrival | str, Any]] = []
         """For the next round."""
-        self._seen: dict[int, set[Arrival | str]] = {}
+        self._seen: dict[int, int] = {}
+        """Of each round: bits, of the messages first and then of the words."""
 
     def handle(self, request: Request[Any], sender: Sender) -> Outcome:
         """Keep what is meant for a round that is not over."""
-        if not isinstance(request, Pass | Word):
-            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
         if isinstance(request, Pass):
-            arrival = Arrival(request.phase, request.message)
-            key: Arrival | str = arrival
-            fault = self.unfit(arrival, request.vector, sender)
-        else:
-            key = sender.name
-            fault = "" if unit_of(key) == self.unit else f"{key} is no machine of {self.unit}"
-        if fault:
-            return self.refuse(sender, fault)
+            expected = self.expected.get((request.phase, request.message))  # type: ignore[call-overload]  # equal to the Arrival, and sooner made
+            length = len(request.vector)
+            if expected is None or self.names[expected.machine] != sender.name:
+                return self.refuse(
+                    sender, f"message {request.message} {request.phase} is not for {self.node.name} to have of {sender.name}"
+                )
+            if not length or length % expected.multiple:
+                return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
+            return self.keep(expected.bit, expected.arrival, request, sender)
+        if not isinstance(request, Word):
+            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+        if unit_of(sender.name) != self.unit:
+            return self.refuse(sender, f"{sender.name} is no machine of {self.unit}")
+        return self.keep(1 << (len(self.expected) + partition_number(sender.name)), sender.name, request, sender)
+
+    def keep(self, bit: int, key: Arrival | str, request: Pass | Word, sender: Sender) -> Outcome:
+        """If it is of this life, and comes for the first time, in this round or the next."""
+        number = request.round
         if sender.incarnation != self.node.incarnation:
             return self.other_life(sender)
-        if request.round > self.round + AHEAD:
-            return self.refuse(sender, f"round {request.round} is ahead of round {self.round}")
-        if request.round >= self.round and key not in (seen := self._seen.setdefault(request.round, set())):
-            seen.add(key)
+        if number > self.round + AHEAD:
+            return self.refuse(sender, f"round {number} is ahead of round {self.round}")
+        if number < self.round:
+            return KEPT
+        seen = self._seen.get(number, 0)
+        if not seen & bit:
+            self._seen[number] = seen | bit
             kept = request if isinstance(request, Word) else request.vector.clone()
-            if request.round == self.round:
+            if number == self.round:
                 self.deliver(key, kept)
             else:
                 self._early.append((key, kept))
         return KEPT
-
-    def unfit(self, arrival: Arrival, vector: Any, sender: Sender) -> str:
-        """Why this message cannot be one of ours ("" if it can)."""
-        source, multiple = self.expected.get(arrival, ("", 1))
-        if source != sender.name:
-            return f"message {arrival.message} {arrival.phase} is not for {self.node.name} to have of {sender.name}"
-        return (
-            ""
-            if len(vector) and len(vector) % multiple == 0
-            else f"message {arrival.message} of {len(vector)} elements, not so many times {multiple}"
-        )
 
     def other_life(self, sender: Sender) -> Outcome:
         if sender.incarnation < self.node.incarnation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,8 +20,12 @@ LIVES_STAGED = 8
 """Gradients of one replica that a shard stages in one step of synchronous SGD: so many of its lives may end in the midst of it."""
 
 
+@functools.cache
 def replica_name(number: int, partition: int | None = None) -> str:
-    """Of a replica, or of one of the machines that it is split over: "replica/3", "replica/3/1"."""
+    """Of a replica, or of one of the machines that it is split over: "replica/3", "replica/3/1".
+
+    The same name is the same object: each of its machines knows all of them, and compares them with whoever sends it something.
+    """
     return f"replica/{number}" if partition is None else f"replica/{number}/{partition}"
 
 

@@ -7,9 +7,11 @@ soon as every part here that used the message has had its turn.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 from core.partitioning import Partitioned, Placed, Task
 
@@ -23,6 +25,21 @@ class Arrival(NamedTuple):
     message: int
 
 
+@dataclass(slots=True, eq=False)
+class Expected:
+    """A message that is to come: from which machine, and a number that its elements are a multiple of."""
+
+    arrival: Arrival
+    machine: int
+    multiple: int
+    bit: int
+    """Which of those that have come it is: sets would take ten times the room, for each machine of each replica."""
+    after: list[int] = field(default_factory=list)
+    """The tasks that wait for it, by place."""
+    final: bool = False
+    """Must it have come, though no task waits for it, before the minibatch is over?"""
+
+
 class Phases:
     """What has to come before what, on one machine; `begin` makes the ledger of a minibatch."""
 
@@ -31,77 +48,115 @@ class Phases:
         self.machine = machine
         parts = partitioned.parts_of(machine)
         own = {placed.number for placed in parts}
-        self.after: defaultdict[Task | Arrival, list[Task]] = defaultdict(list)
-        self.waits_for: dict[Task, int] = {Task("forward", placed.number): 0 for placed in parts}
+        ways: tuple[Literal["forward", "backward"], ...] = ("forward", "backward") if down else ("forward",)
+        self.tasks = sorted((Task(way, placed.number) for way in ways for placed in parts), key=order)
+        """In the order in which they are computed, of those that may be."""
+        self.place = {task: place for place, task in enumerate(self.tasks)}
+        self.waits_for = [0] * len(self.tasks)
+        """By place, as all that a ledger counts."""
+        self.after: list[list[int]] = [[] for _ in self.tasks]
+        """The tasks that wait for a task."""
         self.sends: defaultdict[Task, list[Arrival]] = defaultdict(list)
         self.uses: defaultdict[int, list[int]] = defaultdict(list)
         """Of each part: the messages that it uses."""
-        self.comes = partitioned.messages_to(machine)
         self.goes = partitioned.messages_from(machine)
+        self.expected: dict[Arrival, Expected] = {}
+        """Every message that others may send here."""
+        for message in partitioned.messages_to(machine):
+            self.expect(Arrival("up", message.number), message.source, message.elements)
+        for message in self.goes:
+            self.expect(Arrival("down", message.number), message.destination, message.elements)
         self.at_once = [Arrival("up", message.number) for message in self.goes if message.weights]
         """Parameters that others need: they leave before anything is computed."""
         for message in self.goes:
             if not message.weights:
                 self.sends[Task("forward", message.of)].append(Arrival("up", message.number))
+        upward: list[tuple[Task, Task]] = []
         for placed in parts:
+            forward = Task("forward", placed.number)
             takes = [take for region in placed.inputs if region is not None for take in region]
             takes += [take for region in placed.parameters.values() for take in region if take.message is not None]
             for number in sorted({take.message for take in takes if take.message is not None}):
-                self.first(Arrival("up", number), Task("forward", placed.number))
+                self.wait(Arrival("up", number), forward)
                 self.uses[placed.number].append(number)
             local = {take.source for region in placed.inputs if region is not None for take in region if take.message is None}
             for producer in sorted(local & own):
-                self.first(Task("forward", producer), Task("forward", placed.number))
-        self.final: set[Arrival] = set()
-        """What must have come besides, before the minibatch is over: gradients of parameters that others used."""
+                self.first(Task("forward", producer), forward)
+                upward.append((Task("forward", producer), forward))
+        self.users = Counter(number for used in self.uses.values() for number in used)
+        """Of each message: how many parts here use it."""
+        self.final = 0
+        """So many messages are: gradients of parameters that others used."""
         if down:
-            self.downward(parts)
+            self.downward(parts, upward)
 
-    def downward(self, parts: list[Placed]) -> None:
-        """The same in the other direction."""
-        upward = [(before, after) for before, found in list(self.after.items()) for after in found]
+    def expect(self, arrival: Arrival, machine: int, multiple: int) -> None:
+        self.expected[arrival] = Expected(arrival, machine, multiple, 1 << len(self.expected))
+
+    def downward(self, parts: list[Placed], upward: list[tuple[Task, Task]]) -> None:
+        """The same in the other direction; `upward`: which part is computed before which."""
         for placed in parts:
-            down = Task("backward", placed.number)
-            self.waits_for[down] = 0
-            self.first(Task("forward", placed.number), down)
+            self.first(Task("forward", placed.number), Task("backward", placed.number))
         for before, after in upward:
-            if isinstance(before, Task):
-                self.first(Task("backward", after.part), Task("backward", before.part))
+            self.first(Task("backward", after.part), Task("backward", before.part))
         for message in self.goes:
             if message.weights:
-                self.final.add(Arrival("down", message.number))
+                self.expected[Arrival("down", message.number)].final = True
+                self.final += 1
             else:
-                self.first(Arrival("down", message.number), Task("backward", message.of))
+                self.wait(Arrival("down", message.number), Task("backward", message.of))
 
-    def first(self, before: Task | Arrival, after: Task) -> None:
-        self.after[before].append(after)
-        self.waits_for[after] = self.waits_for.get(after, 0) + 1
+    def first(self, before: Task, after: Task) -> None:
+        self.after[self.place[before]].append(self.place[after])
+        self.waits_for[self.place[after]] += 1
+
+    def wait(self, arrival: Arrival, after: Task) -> None:
+        self.expected[arrival].after.append(self.place[after])
+        self.waits_for[self.place[after]] += 1
 
     def begin(self) -> Ledger:
         return Ledger(self)
 
 
+_KNOWN: WeakKeyDictionary[Partitioned, dict[tuple[int, bool], Phases]] = WeakKeyDictionary()
+
+
+def phases_of(partitioned: Partitioned, machine: int, *, down: bool = True) -> Phases:
+    """The same for every replica, and every life of one: ten replicas of 81 machines would else fill a gigabyte, and no cache."""
+    known = _KNOWN.setdefault(partitioned, {})
+    found = known.get((machine, down))
+    if found is None:
+        found = known[machine, down] = Phases(partitioned, machine, down=down)
+    return found
+
+
 class Ledger:
     """How far one minibatch is on one machine."""
 
+    __slots__ = ("_come", "_left", "_missing", "_ready", "_users", "_waits_for", "phases")
+
     def __init__(self, phases: Phases) -> None:
         self.phases = phases
-        self._waits_for = dict(phases.waits_for)
+        self._waits_for = phases.waits_for.copy()
         self._left = len(self._waits_for)
-        self._uses = Counter(number for used in phases.uses.values() for number in used)
-        self._final = set(phases.final)
-        self._come: set[Arrival] = set()
-        self._ready = [order(task) for task, count in self._waits_for.items() if not count]
-        heapq.heapify(self._ready)
+        self._users = dict(phases.users)
+        self._missing = phases.final
+        self._come = 0
+        self._ready = [place for place, count in enumerate(self._waits_for) if not count]
 
     @property
     def done(self) -> bool:
         """Is everything computed, and has everything come?"""
-        return not self._left and not self._final
+        return not self._left and not self._missing
+
+    @property
+    def waits(self) -> bool:
+        """Is there nothing to do until a message comes?"""
+        return not self._ready and bool(self._left or self._missing)
 
     def next(self) -> Task | None:
         """A part whose inputs are all there, the first in the order of the graph; None if all that is left waits for a message."""
-        return heapq.heappop(self._ready)[-1] if self._ready else None
+        return self.phases.tasks[heappop(self._ready)] if self._ready else None
 
     def stretch(self) -> tuple[list[Task], list[Arrival]]:
         """Parts to be computed one after the other, whose inputs are all there by then, and the messages that leave after the last of them.
@@ -118,41 +173,38 @@ class Ledger:
 
     def arrived(self, arrival: Arrival) -> bool:
         """A message has come; False if it had come before."""
-        if arrival in self._come:
+        expected = self.phases.expected[arrival]
+        if self._come & expected.bit:
             return False
-        self._come.add(arrival)
-        self._final.discard(arrival)
-        self._release(arrival)
+        self._come |= expected.bit
+        self._missing -= expected.final
+        self._release(expected.after)
         return True
-
-    @property
-    def ready(self) -> bool:
-        """Is there a part that may be computed now?"""
-        return bool(self._ready)
 
     def leaving(self, task: Task) -> list[Arrival]:
         """The messages that leave once this is computed; to be asked once, for a part that is to be computed now."""
         if task.direction == "forward":
             return list(self.phases.sends.get(task, ()))
-        found = []
+        found, users = [], self._users
         for number in self.phases.uses.get(task.part, ()):  # gradients of what no other part here has yet to use
-            self._uses[number] -= 1
-            if not self._uses[number]:
+            users[number] -= 1
+            if not users[number]:
                 found.append(Arrival("down", number))
         return found
 
     def computed(self, task: Task) -> None:
         """A part is computed."""
         self._left -= 1
-        self._release(task)
+        self._release(self.phases.after[self.phases.place[task]])
 
-    def _release(self, event: Task | Arrival) -> None:
-        for task in self.phases.after.get(event, ()):
-            self._waits_for[task] -= 1
-            if not self._waits_for[task]:
-                heapq.heappush(self._ready, order(task))
+    def _release(self, places: list[int]) -> None:
+        waits_for = self._waits_for
+        for place in places:
+            waits_for[place] -= 1
+            if not waits_for[place]:
+                heappush(self._ready, place)
 
 
-def order(task: Task) -> tuple[int, int, Task]:
+def order(task: Task) -> tuple[int, int]:
     """Upward before downward; downward from the end of the graph."""
-    return (0, task.part, task) if task.direction == "forward" else (1, -task.part, task)
+    return (0, task.part) if task.direction == "forward" else (1, -task.part)

@@ -26,7 +26,7 @@ from core.messages import Accepted, CallFailed, Finished, Refused, Request
 from core.node import Node
 from core.partitioning import Partitioned
 from core.passing import Pass, Word
-from core.phases import Arrival, Ledger, Phases
+from core.phases import Arrival, Ledger, Phases, phases_of
 from core.work import Cost, Gradient, Network, Partition, Work
 
 
@@ -79,9 +79,8 @@ class Together:
         self.partitioned, self.machine = partitioned, partition_number(node.name)
         self.names = [replica_name(role_number(node.name), machine) for machine in range(partitioned.machines)]
         self.first = self.machine == 0
-        self.phases = Phases(partitioned, self.machine)
-        self._upward = Phases(partitioned, self.machine, down=False)
-        self.inbox = Inbox(node, self.expected(), self.delivered)
+        self.phases = phases_of(partitioned, self.machine)
+        self.inbox = Inbox(node, self.names, self.phases.expected, self.delivered)
         self._round = 0
         self._finished = self._leaving = self._over = False
         self._ledger: Ledger | None = None
@@ -91,11 +90,6 @@ class Together:
         self._news: asyncio.Future[None] | None = None
         self._refused: Refused | None = None
         self._repeating: set[asyncio.Task[None]] = set()
-
-    def expected(self) -> dict[Arrival, tuple[str, int]]:
-        """Every message that others may send here."""
-        up = {Arrival("up", message.number): (self.names[message.source], message.elements) for message in self.phases.comes}
-        return up | {Arrival("down", message.number): (self.names[message.destination], message.elements) for message in self.phases.goes}
 
     # one minibatch
 
@@ -116,7 +110,7 @@ class Together:
 
     async def infer(self, parameters: Any, batch: Any) -> Any:
         """The upward phase alone: the computation, which has this machine's share of the graph's outputs."""
-        computation, _, _ = await self.minibatch(self._upward, parameters, batch)
+        computation, _, _ = await self.minibatch(phases_of(self.partitioned, self.machine, down=False), parameters, batch)
         await self.agree(well=True)
         return computation
 
@@ -131,7 +125,7 @@ class Together:
             for arrival, vector in zip(leaving, vectors, strict=True):
                 sent, nbytes = sent + 1, nbytes + vector.nbytes
                 self.send(self.peer(arrival), Pass(self._round, arrival.phase, arrival.message, vector))
-            while not (ledger.ready or ledger.done):
+            while ledger.waits:
                 await self.news()
             came, self._came = self._came, []
             for arrival, vector in came:
@@ -149,7 +143,7 @@ class Together:
             self.wake()
         elif self._ledger is not None and self._ledger.arrived(key):
             self._came.append((key, kept))
-            if self._ledger.ready or self._ledger.done:
+            if not self._ledger.waits:
                 self.wake()
 
     def peer(self, arrival: Arrival) -> str:

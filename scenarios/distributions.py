@@ -93,8 +93,13 @@ class Lognormal(Table):
     def mean_s(self) -> float:
         return self.mean if self.mean is not None else (self.median or 0.0) * math.exp(self.sigma**2 / 2)
 
+    @functools.cached_property
+    def mu(self) -> float:
+        """Kept, since latencies are drawn for each message."""
+        return math.log(self.mean_s) - self.sigma**2 / 2
+
     def draw(self, stream: random.Random) -> float:
-        return stream.lognormvariate(math.log(self.mean_s) - self.sigma**2 / 2, self.sigma)
+        return stream.lognormvariate(self.mu, self.sigma)
 
     def residual(self, stream: random.Random) -> float:
         return stream.lognormvariate(math.log(self.mean_s) + self.sigma**2 / 2, self.sigma) * stream.random()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,8 @@ class Plan:
     kind_of_shard: type[Shard] = Shard
     descend: Callable[..., Coroutine[Any, Any, None]] = downpour_replica
     """What a replica of Downpour does."""
+    _phantoms: dict[int, PhantomPartition] = field(default_factory=dict)
+    """What all replicas share, having no contents."""
 
     def found_placement(self) -> tuple[str, ...]:
         """An override that says what was searched for, so that nobody need search again; nothing where nobody did."""
@@ -78,7 +80,9 @@ class Plan:
         """What one of these machines has of the model."""
         assert self.partitioned is not None
         if isinstance(self.network, PhantomNetwork):
-            return PhantomPartition(self.partitioned, number)
+            if number not in self._phantoms:
+                self._phantoms[number] = PhantomPartition(self.partitioned, number)
+            return self._phantoms[number]
         if isinstance(self.network, TallyNetwork):
             own = [place for place, shared in enumerate(self.job.shards) if shared.partition == number]
             return self.network.partition(self.partitioned, number, slice(own[0], own[-1] + 1) if own else slice(0, 0))

@@ -57,14 +57,17 @@ def nothing() -> Spent:
 class Account:
     """Of one life of a role."""
 
-    __slots__ = ("_alone", "_ended", "rest", "samples", "since_s", "spent", "stopped", "unproductive")
+    __slots__ = ("_alone", "_count", "_ended", "rest", "samples", "since_s", "spent", "stopped", "unproductive")
 
-    KEPT = 256
-    """Calls remembered, before the waiting that they explain is written down."""
+    AT_ONCE = 256
+    """Calls that end, before the waiting that they explain is written down."""
 
     def __init__(self, now_s: float, life: int, alone: Alone) -> None:
         self.spent, self.since_s, self._alone = nothing(), now_s, alone
         self._ended: list[tuple[float, Call]] = []
+        """Since the last entry, those that explain anything."""
+        self._count = 0
+        """Of all."""
         self.unproductive = life > 1
         self.stopped = False
         self.samples = 0
@@ -74,8 +77,12 @@ class Account:
 
     def call_ended(self, now_s: float, call: Call) -> None:
         """A call of this life has its reply, or will not get one."""
-        self._ended.append((now_s, call))
-        if len(self._ended) >= self.KEPT:
+        ended, sent_s = self._ended, call.sent_s
+        while ended and ended[-1][1].sent_s >= sent_s:  # what was under way no longer than this one has nothing left to explain
+            ended.pop()
+        ended.append((now_s, call))
+        self._count += 1
+        if self._count >= self.AT_ONCE:
             self.waited(now_s)
 
     def serves(self, now_s: float) -> None:
@@ -109,6 +116,7 @@ class Account:
                     until_s = self._under_way(call, since_s, until_s)
                 spent[self.rest] += until_s - since_s
         ended.clear()
+        self._count = 0
 
     def _under_way(self, call: Call, since_s: float, until_s: float) -> float:
         """Divide the part of that stretch during which the call was under way; where the part begins."""
@@ -145,8 +153,8 @@ class Account:
         self.spent[State.COMPUTING] += now_s - self.since_s - contention_s
         self.spent[State.CONTENTION] += contention_s
         self.since_s = now_s
-        if self._ended:
-            self._ended.clear()
+        self._ended.clear()
+        self._count = 0
 
     def stop(self, now_s: float, *, working: bool) -> None:
         """The process is stopped, or goes on after that."""

@@ -61,8 +61,8 @@ class Link:
         self.crowd = 0
         """How many flows cross it, members or not."""
         self.members: dict[Flow, None] = {}
-        self.others: dict[Flow, None] = {}
-        """What crosses it and has its bottleneck elsewhere."""
+        self.others: dict[Flow, Link] = {}
+        """What crosses it and has its bottleneck elsewhere, and where: to look that up at each flow would take as long again."""
         self.level = self.clock = self.since = 0.0
         """Of the members: bytes a second each; bytes up to the moment `since`, when the level changed last."""
         self.finishing: list[tuple[float, int, Flow]] = []
@@ -225,7 +225,7 @@ class Sharing:
                 self._watch(bottleneck)
             for link in flow.path:
                 if link is not bottleneck:
-                    link.others[flow] = None
+                    link.others[flow] = bottleneck
                     if link.watched:
                         bottleneck.neighbours[link] = bottleneck.neighbours.get(link, 0) + 1
                 if not link.dirty:
@@ -316,8 +316,8 @@ class Sharing:
             self._touched.append(link)
         others, capacity, crowd = link.others, link.capacity, len(link.members)
         taken = fastest = 0.0
-        for flow in others:
-            rate = flow.bottleneck.level
+        for bottleneck in others.values():
+            rate = bottleneck.level
             taken += rate
             if rate > fastest:
                 fastest = rate
@@ -384,7 +384,7 @@ class Sharing:
             before.clock += before.level * (now - before.since)
             before.since = now
         del before.members[flow]
-        before.others[flow] = None
+        before.others[flow] = link
         del link.others[flow]
         link.members[flow] = None
         flow.bottleneck = link
@@ -394,6 +394,7 @@ class Sharing:
             if crossed is link:
                 self._part(before, link)
                 continue
+            crossed.others[flow] = link
             if crossed.watched:
                 if crossed is not before:
                     self._part(before, crossed)
@@ -405,22 +406,22 @@ class Sharing:
     def _watch(self, link: Link) -> None:
         """From now on it is told when the level of a flow across it changes."""
         link.watched = True
-        for flow in link.others:
-            neighbours = flow.bottleneck.neighbours
+        for bottleneck in link.others.values():
+            neighbours = bottleneck.neighbours
             neighbours[link] = neighbours.get(link, 0) + 1
 
     def _hush(self, link: Link) -> None:
         """It cannot be full before somebody's level passes its limit."""
         if link.watched:
             link.watched = False
-            for flow in link.others:
-                self._part(flow.bottleneck, link)
+            for bottleneck in link.others.values():
+                self._part(bottleneck, link)
             link.level, link.limit = 0.0, math.inf
         if link.others:
             limit = link.capacity / len(link.others)
-            for flow in link.others:
-                if flow.bottleneck.limit > limit:
-                    flow.bottleneck.limit = limit
+            for bottleneck in link.others.values():
+                if bottleneck.limit > limit:
+                    bottleneck.limit = limit
 
     def _look_around(self, link: Link) -> None:
         """Its level has passed the limit of a quiet link: which is it, and what is the limit of the others?"""
@@ -455,8 +456,10 @@ class Sharing:
                 flow = flows[member]
                 flow.bottleneck, flow.tag = bottleneck, still[member]
                 bottleneck.finishing.append((flow.tag, flow.serial, flow))
+                bottleneck.members[flow] = None
                 for link in flow.path:
-                    (bottleneck.members if link is bottleneck else link.others)[flow] = None
+                    if link is not bottleneck:
+                        link.others[flow] = bottleneck
             heapify(bottleneck.finishing)
         for link in self.links:  # first all that are to be told
             if link.members or max(map(rate_of, link.others), default=0.0) * len(link.others) > link.capacity:

@@ -115,7 +115,8 @@ class Host:
         self.peers: dict[str, Place] = {}
         self.lives: dict[str, int] = {}
         self.refusals: Counter[str] = Counter()
-        self._outstanding: deque[Call] = deque()
+        self._outstanding: dict[int, Call] = {}
+        """What is unanswered, in the order in which it was sent, by identity; besides what was cancelled, until its deadline."""
         self._timer: Timer | None = None
         self._queue: deque[Call] = deque()
         self.serving: Call | None = None
@@ -162,10 +163,7 @@ class Host:
         call.addressee_life = self.lives.get(peer, 0)
         call.sent_s = now_s = self.loop.env._now
         call.replied_s, call.deadline_s = inf, now_s + self.deadline_s
-        outstanding = self._outstanding
-        while outstanding and outstanding[0].done():
-            outstanding.popleft()
-        outstanding.append(call)
+        self._outstanding[id(call)] = call
         if self._timer is None:
             self._arm()
         payload = request.payload
@@ -211,24 +209,27 @@ class Host:
         if life:
             self.lives[peer] = life
         if before is not None and before is not place:
-            for call in [one for one in self._outstanding if one.to is before]:
+            for call in [one for one in self._outstanding.values() if one.to is before]:
                 self._fail(call, Unreachable(f"{peer} lives life {life} by now"))
 
     # the caller's side
 
     def oldest_call(self) -> Call | None:
         """The call, of those that are no signs of life, that has been unanswered the longest."""
-        return next((call for call in self._outstanding if not call.done() and call.to is not self._supervisor), None)
+        return next((call for call in self._outstanding.values() if not call.done() and call.to is not self._supervisor), None)
 
     def _arm(self) -> None:
-        self._timer = self.loop.call_at(self._outstanding[0].deadline_s, self._expire, context=self.life.context)
+        oldest = next(call for call in self._outstanding.values() if not call.done())
+        self._timer = self.loop.call_at(oldest.deadline_s, self._expire, context=self.life.context)
 
     def _expire(self) -> None:
-        outstanding = self._outstanding
-        while outstanding and (outstanding[0].done() or outstanding[0].deadline_s <= self.loop.env.now):
-            self._fail(outstanding.popleft(), TimedOut(f"no answer in {self.deadline_s:g} s"))
+        now_s = self.loop.env.now
+        for call in list(self._outstanding.values()):
+            if not call.done() and call.deadline_s > now_s:
+                break
+            self._fail(call, TimedOut(f"no answer in {self.deadline_s:g} s"))
         self._timer = None
-        if outstanding:
+        if self._outstanding:
             self._arm()
 
     def returned(self, call: Call) -> None:
@@ -237,6 +238,7 @@ class Host:
             return
         if call.done():
             return
+        self._outstanding.pop(id(call), None)  # a twin never was
         if call.stage == RESET:
             self._fail(call, Unreachable("nobody is there"))
             return
@@ -254,7 +256,7 @@ class Host:
 
     def reset_calls_to(self, place: Place) -> int:
         """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
-        cut_off = [call for call in self._outstanding if call.to is place and not call.done()]
+        cut_off = [call for call in self._outstanding.values() if call.to is place and not call.done()]
         for call in cut_off:
             self.loop.call_later(self.network.latency_s, self._reset, call, context=contextvars.Context())
         return len(cut_off)
@@ -267,6 +269,7 @@ class Host:
             self._fail(call, Unreachable("the connection was reset"))
 
     def _fail(self, call: Call, error: Exception) -> None:
+        self._outstanding.pop(id(call), None)
         if not call.done() and call.to is not self._supervisor:
             call.replied_s = inf
             self._ended(call)

@@ -160,7 +160,7 @@ def remember_too_well(patch: pytest.MonkeyPatch) -> None:
 
     def enter(self: Inbox, number: int) -> None:
         self.round = number
-        self._seen = {number: self._seen.get(number - 1, set()) | self._seen.get(number, set())}
+        self._seen = {number: self._seen.get(number - 1, 0) | self._seen.get(number, 0)}
         early, self._early = self._early, []
         for key, kept in early:
             self.deliver(key, kept)
