@@ -69,7 +69,7 @@ def violations(done: Trial) -> Iterator[Violation]:
     scenario, cluster, network = done.run.scenario, done.run.cluster, done.run.plan.network
     if done.broke:
         yield Violation("it does not break", done.broke, ())
-    findings = check(done.records, durability=scenario.protocol.durability)
+    findings = check(done.records, durability=scenario.protocol.durability, staged_limit=done.run.plan.job.staged_limit or None)
     yield from findings.violations
     for reference in scenario.invariants:
         yield from said(Path(reference).name, users(scenario, reference, "invariants")(done.records))
