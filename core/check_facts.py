@@ -51,6 +51,8 @@ class Facts:
     granted: dict[tuple[str, int], int] = field(default_factory=dict)
     """Where a life was granted; known beforehand where lines are of several clocks."""
     crashed: dict[tuple[str, int], int] = field(default_factory=dict)
+    excused: dict[str, int] = field(default_factory=dict)
+    """Of a mirrored shard, the life before which its lives may have lost what was promised: both copies were gone, or taken for it."""
     units: dict[str, set[str]] = field(default_factory=dict)
     """The machines of each replica that is split over several."""
 

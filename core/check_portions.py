@@ -21,7 +21,7 @@ RULES: dict[str, str] = {
     "bounded staging": "a shard's life has no more bundles staged at once than the job's limit, as far as it staged them itself",
     "what was staged is cleared": "a shard clears as many bundles as it staged since; a life that began with some, no fewer",
     "steps are taken in turn": "a coordinator's steps are numbered one after the other; after a setback, or in a next life, one may be taken unsaid",
-    "no step is lost": "a step is taken again only if every shard has begun a new life since, and never with a mirror or a log that were not both lost",
+    "no step is lost": "a step is taken again only if every shard has begun a new life since that may have lost it: with a log none, with a mirror where both copies were gone",
 }
 
 
@@ -67,8 +67,8 @@ class PortionRules:
         self.counted: dict[tuple[str, int], int] = {}
         self.staged: dict[tuple[str, int], int] = {}
         """How many bundles each life of a shard has staged since it last cleared."""
-        self.restored: dict[str, int] = {}
-        """For each shard that has staged or applied, where its latest life began; 0 for the first."""
+        self.forgot: dict[str, int] = {}
+        """For each shard that stages, where its latest life began that may have lost steps; 0 while there is none."""
         self.last: tuple[int, int, int, int] | None = None
         """The last step: its number, the life that took it, where it was asked for and where it was taken."""
         self.asked = self.setbacks = 0
@@ -113,7 +113,7 @@ class PortionRules:
     def all_staged(self, line: int, record: Record) -> None:
         """Does the sender know that every shard to which it pushed it has it?"""
         sender, _, life = record.peer.rpartition("#")
-        for shard in sorted(self.restored):
+        for shard in sorted(self.forgot):
             push = PushId(sender, int(life), shard, record.number)
             if push in self.facts.sent and push not in self.facts.acknowledged:
                 self.facts.broken(
@@ -167,16 +167,16 @@ class PortionRules:
             what = f"step {record.number} follows {before}; {unsaid} in between may be unsaid"
             self.facts.broken("steps are taken in turn", what, taken, line)
         elif record.number <= before and self.facts.one_clock:
-            kept = [name for name, began in self.restored.items() if began < asked]
-            if kept or self.facts.durability == "log":
-                what = f"step {record.number} is taken again after {before}; {', '.join(kept) or 'the log'} had not lost it"
+            kept = [name for name, began in self.forgot.items() if began < asked]
+            if kept:
+                what = f"step {record.number} is taken again after {before}; {', '.join(kept)} had not lost it"
                 self.facts.broken("no step is lost", what, taken, line)
 
     # staging
 
     def on_staged(self, line: int, record: Record) -> None:
         life = record.node, record.life
-        self.restored.setdefault(record.node, 0)
+        self.forgot.setdefault(record.node, 0)
         self.staged[life] = staged = self.staged.get(life, 0) + 1
         if self.facts.staged_limit is not None and staged > self.facts.staged_limit:
             what = f"{record.node}#{record.life} has {staged} bundles staged; the limit is {self.facts.staged_limit}"
@@ -189,4 +189,7 @@ class PortionRules:
             self.facts.broken("what was staged is cleared", what, line)
 
     def on_restored(self, line: int, record: Record) -> None:
-        self.restored[record.node] = line
+        if self.facts.durability == "mirror" and self.facts.excused.get(record.node) != record.life:
+            return
+        if self.facts.durability != "log":
+            self.forgot[record.node] = line

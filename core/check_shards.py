@@ -63,8 +63,6 @@ class ShardRules:
         """Where each role was stopped last: what it made durable then, it may not have lived to say."""
         self.copies_lost: dict[str, set[tuple[str, int]]] = {}
         """For each shard, its lives and its mirror's that were lost since there last were two copies of it."""
-        self.excused: dict[str, int] = {}
-        """The life before which a shard's lives may have lost what they acknowledged: both copies were gone, or taken for it."""
         self.applied_by: dict[PushId, int] = {}
         """The latest life of its shard that applied a push."""
 
@@ -90,7 +88,7 @@ class ShardRules:
             what = f"{name} begins with {number} updates; {before.durable[0]} were durable, {len(before.history)} applied"
             self.facts.broken("restored what was durable", what, before.durable[1], line)
         if self.both_copies_gone(record.node):
-            self.excused[record.node] = record.life
+            self.facts.excused[record.node] = record.life
         lives[record.life] = before.restored(number)
         lives[record.life].began = line
 
@@ -208,5 +206,5 @@ class ShardRules:
             return
         there = {push for history in self.surviving.values() for push in history}
         for push, line in self.facts.acknowledged.items():
-            if push not in there and self.applied_by.get(push, 0) >= self.excused.get(push.shard, 1):
+            if push not in there and self.applied_by.get(push, 0) >= self.facts.excused.get(push.shard, 1):
                 self.facts.broken("nothing acknowledged is lost", f"{push} was acknowledged, and is gone", self.facts.applied[push], line)
