@@ -74,7 +74,7 @@ def violations(done: Trial) -> Iterator[Violation]:
     scenario, cluster, network = done.run.scenario, done.run.cluster, done.run.plan.network
     if done.broke:
         yield Violation("it does not break", done.broke, ())
-    findings = check(done.records, durability=scenario.protocol.durability)
+    findings = check(done.records, durability=scenario.protocol.durability, staged_limit=done.run.plan.job.staged_limit or None)
     yield from findings.violations
     yield from own(scenario, done.records)
     if done.broke:
