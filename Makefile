@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check hunt hunt-sandblaster repeat golden slow bench figures kills wire clean
+.PHONY: run test check hunt hunt-sandblaster planted repeat golden slow bench figures kills wire clean
 
 run: $(READY)
 	$(BIN)/simctl run scenarios/quickstart.toml
@@ -30,6 +30,9 @@ repeat: $(READY)  ## 1,000 random scenarios of every kind, each run in two proce
 
 golden: $(READY)  ## write the golden journals anew; git diff tests/golden shows what has changed
 	$(BIN)/python -m tests.golden
+
+planted: $(READY)  ## bugs that are planted, hunted as a user would: half an hour
+	$(BIN)/python -m tests.sim.planted
 
 slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
 	$(BIN)/python -m pytest tests/exec -m slow -n 0

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 
 from core.coordination import Gather, Operate
 from core.coordinator import Batches
@@ -19,7 +17,7 @@ from core.messages import Sender
 from core.node import Outcome
 from core.portions import BundleId, Portions
 from core.staging import StagingShard
-from sim.strategies import Tables, tables
+from sim.strategies import Tables
 from tests.sim.courses import Course, small, undisturbed
 
 pytestmark = pytest.mark.timeout(600)
@@ -76,53 +74,6 @@ def wrong(drawn: Tables) -> list[str]:
     if drawn["protocol"]["durability"] == "log" and not found and not course.follows(undisturbed(drawn)):
         found.append("another course than undisturbed")
     return found
-
-
-PLANTS: list[tuple[Plant, dict[str, Any], int, str]] = [
-    (gather_what_is_there, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
-    (count_a_bundle_beside_its_singles, {"kinds": ("slowdown", "pause")}, 200, "gathered"),
-]
-"""Each with what is drawn, within how many schedules it is caught, and what is found."""
-
-
-class Caught(Exception):
-    """A schedule showed that something is wrong."""
-
-
-def hunt(limit: int, **limits: Any) -> tuple[list[Tables], list[str]]:
-    """Draw schedules until one shows something wrong, `limit` at most; all of them, and what was wrong."""
-    played: list[Tables] = []
-    found: list[str] = []
-
-    @settings(
-        max_examples=limit, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
-    @given(tables(kind="sandblaster", **limits))
-    def play(drawn: Tables) -> None:
-        if not found:
-            played.append(drawn)
-            try:
-                found.extend(wrong(drawn))
-            except AssertionError as broken:
-                found.append(f"assertion: {broken}")
-        if found:
-            raise Caught
-
-    with pytest.raises(Caught):
-        play()
-    return played, found
-
-
-@pytest.mark.parametrize(
-    ("plant", "limits", "limit", "sign"), PLANTS, ids=[f"{number} {plant.__name__}" for number, (plant, *_) in enumerate(PLANTS)]
-)
-def test_a_planted_bug_is_caught(plant: Plant, limits: dict[str, Any], limit: int, sign: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        plant(patch)
-        played, found = hunt(limit, warmstarts=False, **limits)
-    assert any(sign in one for one in found), found
-    for drawn in played:
-        assert wrong(drawn) == []
 
 
 def half_a_step() -> Tables:
