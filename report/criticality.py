@@ -178,33 +178,46 @@ def show(console: Console, found: Criticality) -> None:
     how = (
         f"each is gone for {found.repair}" if found.repair else "machines and links are gone for good, processes are started again at once"
     )
-    console.print(f"\n[bold]{found.scenario}[/]  seed {found.seed}: undisturbed {in_words(before.seconds)}{learnt}; {how}", highlight=False)
-    console.print(table(found, costs[:SHOWN]), highlight=False)
+    console.print(
+        f"\n[bold]{found.scenario}[/]  seed {found.seed}: undisturbed {in_words(before.seconds)}{learnt}; {how}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(table(found, costs[:SHOWN], console.width), highlight=False)
     if len(costs) > SHOWN:
-        console.print(f"and {len(costs) - SHOWN} more that cost less, in {NUMBERS}", highlight=False)
+        console.print(f"and {len(costs) - SHOWN} more that cost less, in {NUMBERS}", highlight=False, soft_wrap=True)
     if costs:
-        console.print(escape(verdict(found, costs)), highlight=False)
+        console.print(escape(verdict(costs)), highlight=False, soft_wrap=True)
 
 
-def table(found: Criticality, costs: list[Cost]) -> Table:
+def table(found: Criticality, costs: list[Cost], width: int) -> Table:
+    """A line for each: what happens is cut to what is left of the width."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     learns = found.undisturbed.loss is not None
+    heads = ("lost", "there", "at worst", "median", "when", *(("loss", "accuracy") if learns else ()), "updates")
+    rows = [
+        (
+            cost.thing.name, shortened(cost.thing.home_to, 24), longer(cost.worst_s), longer(cost.median_s), in_words(cost.worst_at_s),
+            *(changed(cost.loss, cost.accuracy) if learns else ()), f"{-cost.lost_updates:+,}" if cost.lost_updates else "0",
+        )
+        for cost in costs
+    ]  # fmt: skip
+    room = max(16, width - sum(2 + max(map(len, column)) for column in zip(heads, *rows, strict=True)))
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    made.add_column("lost", no_wrap=True)
-    made.add_column("there", no_wrap=True, max_width=24)
-    for head in ("at worst", "median", "when", *(("loss", "accuracy") if learns else ()), "updates lost"):
-        made.add_column(head, justify="right", no_wrap=head != "updates lost")
-    made.add_column("what happens then", no_wrap=True, overflow="ellipsis")
-    for cost in costs:
-        learnt = [f"{value:+.3g}" if value is not None else "" for value in (cost.loss, cost.accuracy)] if learns else []
-        made.add_row(
-            cost.thing.name, Text(cost.thing.home_to), Text(longer(cost.worst_s), "bold red" if cost.fails else ""), longer(cost.median_s),
-            in_words(cost.worst_at_s), *learnt, f"{cost.lost_updates:,}", Text(cost.what.removeprefix("fails: ")),
-        )  # fmt: skip
+    for number, head in enumerate(heads):
+        made.add_column(head, justify="right" if number > 1 else "left", no_wrap=True)
+    made.add_column("what happens then")
+    for cost, row in zip(costs, rows, strict=True):
+        style = "bold red" if cost.fails else ""
+        made.add_row(*(Text(words, style) for words in row), Text(shortened(cost.what.removeprefix("fails: "), room)))
     return made
+
+
+def changed(*values: float | None) -> tuple[str, ...]:
+    return tuple("" if value is None else f"{value:+.3g}" if value else "0" for value in values)
 
 
 def longer(seconds: float) -> str:
@@ -215,18 +228,26 @@ def longer(seconds: float) -> str:
     return told if told == "0 s" else f"{'+' if seconds > 0 else '-'}{told}"
 
 
-def verdict(found: Criticality, costs: list[Cost]) -> str:
+def verdict(costs: list[Cost]) -> str:
     """Which single loss hurts most, and when."""
     worst = costs[0]
     moment = in_words(worst.worst_at_s)
     if worst.fails:
         failing = sum(1 for cost in costs if cost.fails)
-        others = f"; the job does not survive the loss of {failing} of {len(costs)} things" if failing > 1 else ""
-        when = "whenever it comes" if worst.fails == len(found.moments_s) else f"in {worst.fails} of {worst.runs} moments, as at {moment}"
-        return f"The loss that hurts most is that of {worst.thing.name}: the job fails, {when}{others}."
+        others = f"The job does not survive the loss of {failing} of {len(costs)} things. " if failing > 1 else ""
+        when = "whenever it comes" if worst.fails == worst.runs else f"at {worst.fails} of {worst.runs} moments, as at {moment}"
+        return f"{others}The loss that hurts most is that of {worst.thing.name}, {when}; it {shortened(worst.what, REASON)}"
     if worst.worst_s <= 0:
         return "No single loss costs any time."
     return f"The loss that hurts most is that of {worst.thing.name} at {moment}: {longer(worst.worst_s)}."
+
+
+REASON = 300
+"""Letters of why a job fails; the files have it whole."""
+
+
+def shortened(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 # the heat map
@@ -235,6 +256,7 @@ INK, GREY, NONE = "#1d1d20", "#8d9299", "#f1f1f3"
 """Of letters and of cells of runs that failed; of names' kinds; of runs that were not made."""
 COLOURS = "YlOrBr"
 """From pale to dark, so that it reads without colour too, and for whoever confuses red and green."""
+UNITS = {"h": "hours", "min": "minutes", "s": "seconds"}
 CELL_IN, ROW_IN, NAMES_IN = 0.95, 0.24, 3.2
 
 
@@ -272,7 +294,11 @@ def heat_map(found: Criticality) -> str:
         )
         lasts = in_words(found.undisturbed.seconds)
         figure.text(
-            0.12 / width, 1 - 0.5 / height, f"{unit} longer than the undisturbed run of {lasts}; worst first", fontsize=8.5, color=GREY
+            0.12 / width,
+            1 - 0.5 / height,
+            f"{UNITS[unit]} longer than the undisturbed run of {lasts}; worst first",
+            fontsize=8.5,
+            color=GREY,
         )
         bar = figure.add_axes(((NAMES_IN + wide + 0.2) / width, (height - top - 1.2) / height, 0.14 / width, 1.2 / height))
         draw_bar(figure, bar, scale, colours, unit)
@@ -284,7 +310,7 @@ def heat_map(found: Criticality) -> str:
 def named(thing: Thing) -> str:
     """With what lives there, if that is short."""
     there = f"{thing.name}: {thing.home_to}" if thing.home_to and thing.kind in ("machine", "group") else thing.name
-    return there if len(there) <= 46 else f"{there[:45]}…"
+    return shortened(there, 46)
 
 
 def cell(found: Criticality, outcome: Outcome | None, unit_s: float, colour: Callable[[float], Any]) -> tuple[Any, str, str]:

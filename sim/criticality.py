@@ -21,6 +21,7 @@ from scenarios.places import Places, places, role_names
 from scenarios.schema import Scenario
 from scenarios.wiring import HEAD
 from scenarios.words import listed, nearest
+from sim.outlook import in_brief, waits
 from sim.run import Run
 
 KINDS = (MACHINE, GROUP, LINK, ROLE)
@@ -147,6 +148,8 @@ def play(scenario: Scenario, lives: dict[str, int]) -> tuple[Outcome, dict[str, 
     run.simulate()
     summary = run.summary()
     failed = summary["reason"] if summary["status"] == "failed" else ""
+    if failed and (waiting := in_brief(waits(run.cluster))) not in failed:
+        failed = f"{failed}; {waiting}"
     outcome = Outcome(
         failed, summary["seconds"], summary["loss"], summary["accuracy"], summary["lost_updates"], happened(run, summary, lives) if lives else "",
     )  # fmt: skip
