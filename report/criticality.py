@@ -190,9 +190,12 @@ def show(console: Console, found: Criticality) -> None:
         console.print(escape(verdict(costs)), highlight=False, soft_wrap=True)
 
 
+LITTLE = 20
+"""Letters, too few to say what happens."""
+
+
 def table(found: Criticality, costs: list[Cost], width: int) -> Table:
-    """A line for each: what happens is cut to what is left of the width."""
-    from rich import box
+    """A line for each; what happens is cut to what is left of the width, and left to the files where that is little."""
     from rich.table import Table
     from rich.text import Text
 
@@ -200,19 +203,21 @@ def table(found: Criticality, costs: list[Cost], width: int) -> Table:
     heads = ("lost", "there", "at worst", "median", "when", *(("loss", "accuracy") if learns else ()), "updates")
     rows = [
         (
-            cost.thing.name, shortened(cost.thing.home_to, 24), longer(cost.worst_s), longer(cost.median_s), in_words(cost.worst_at_s),
+            cost.thing.name, shortened(cost.thing.home_to, max(12, width // 6)), longer(cost.worst_s), longer(cost.median_s), in_words(cost.worst_at_s),
             *(changed(cost.loss, cost.accuracy) if learns else ()), f"{-cost.lost_updates:+,}" if cost.lost_updates else "0",
         )
         for cost in costs
     ]  # fmt: skip
-    room = max(16, width - sum(2 + max(map(len, column)) for column in zip(heads, *rows, strict=True)))
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    room = width - sum(2 + max(map(len, column)) for column in zip(heads, *rows, strict=True))
+    made = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for number, head in enumerate(heads):
         made.add_column(head, justify="right" if number > 1 else "left", no_wrap=True)
-    made.add_column("what happens then")
+    if room >= LITTLE:
+        made.add_column("what happens then", no_wrap=True)
     for cost, row in zip(costs, rows, strict=True):
         style = "bold red" if cost.fails else ""
-        made.add_row(*(Text(words, style) for words in row), Text(shortened(cost.what.removeprefix("fails: "), room)))
+        what = [Text(shortened(cost.what.removeprefix("fails: "), room))] if room >= LITTLE else []
+        made.add_row(*(Text(words, style) for words in row), *what)
     return made
 
 
@@ -270,7 +275,7 @@ def heat_map(found: Criticality) -> str:
 
     costs, columns = found.costs(), len(found.moments_s)
     longest_s = max((found.longer_s(outcome) for outcome in found.outcomes.values() if not outcome.failed), default=0.0)
-    unit, unit_s = next(((unit, size) for unit, size in (("h", 3600.0), ("min", 60.0)) if longest_s > 2 * size), ("s", 1.0))
+    unit, unit_s = next(((unit, size) for unit, size in (("h", 3600.0), ("min", 60.0)) if longest_s > 5 * size), ("s", 1.0))
     scale, colours = Normalize(0.0, max(longest_s, 1e-9) / unit_s), colormaps[COLOURS]
     width, body = max(7.0, NAMES_IN + CELL_IN * columns + 1.2), ROW_IN * len(costs)
     top, bottom = 0.75, 0.6

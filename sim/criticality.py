@@ -61,16 +61,20 @@ class Variant:
 
 
 def subject(file: str, overrides: Sequence[str], targets: Sequence[str]) -> Subject:
-    """What there is to be lost.  Raises ScenarioError, also for a target that is nothing here."""
+    """What there is to be lost.  Raises ScenarioError, also for a target that is nothing here.
+
+    "machine/*" means machines and not their links: these are meant by what matches nothing else, as "* out".
+    """
     scenario = load(file, overrides)
     real, partitions = scenario.numerics == "real", scenario.model.partitions
     there = places(scenario.protocol, scenario.cluster, scenario.network, real=real, partitions=partitions)
     names = there.of(*KINDS)
-    wrong = [target for target in targets if not there.hit((target,), KINDS)]
+    meant = {target: there.hit((target,), (MACHINE, GROUP, ROLE)) or there.hit((target,), (LINK,)) for target in targets}
+    wrong = [target for target in targets if not meant[target]]
     if wrong:
         kinds = "; ".join(f"{kind}s: {listed(there.of(kind), 3)}" for kind in KINDS if there.of(kind))
         raise ScenarioError(Mistake("--targets", repr(target), f"matches nothing{nearest(target, names)}; {kinds}") for target in wrong)
-    wanted = set(there.hit(targets, KINDS)) if targets else set(names)
+    wanted = {name for hit in meant.values() for name in hit} if targets else set(names)
     homes = dict(
         zip(role_names(scenario.protocol, real=real, partitions=partitions), itertools.cycle(there.machines), strict=False)
     ) | {SUPERVISOR: HEAD}  # fmt: skip

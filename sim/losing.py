@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @scenario_arguments
 @click.option("--moments", type=click.IntRange(1), default=5, show_default=True, help="When each is lost: spread evenly over the run.")
-@click.option("--targets", multiple=True, metavar="GLOB", help="Lose these alone, as 'machine/*' or 'rack/0'; repeatable; default: all.")
+@click.option("--targets", multiple=True, metavar="GLOB", help="Lose these alone, as 'machine/*' or '* out'; repeatable; default: all.")
 @click.option(
     "--repair", metavar="DURATION", help="Until it is back, as '10 min'; default: never, but processes are started again at once."
 )

@@ -62,6 +62,7 @@ def by_name(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_machines_are_told_apart_by_what_lives_there(scenario, tmp_path):
     told = found(tmp_path / "out", scenario, "--targets", "machine/*", "--moments", "2")
     costs = by_name(told)
+    assert {cost["thing"]["kind"] for cost in told["costs"]} == {"machine"}  # and not their links
     assert costs["machine/0"]["thing"]["home_to"] == "shard/0"
     assert costs["machine/0"]["fails"] == 2  # what its shard knew is nowhere else
     assert told["costs"][0]["thing"]["name"] == "machine/0"
