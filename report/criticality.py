@@ -89,9 +89,14 @@ class Criticality:
     """By the thing's name and the number of the moment."""
 
     @property
+    def wanted(self) -> int:
+        """Runs."""
+        return len(self.things) * len(self.moments_s)
+
+    @property
     def whole(self) -> bool:
         """Has every run been made?"""
-        return len(self.outcomes) == len(self.things) * len(self.moments_s)
+        return len(self.outcomes) == self.wanted
 
     def longer_s(self, outcome: Outcome) -> float:
         return math.inf if outcome.failed else outcome.seconds - self.undisturbed.seconds
@@ -200,11 +205,11 @@ def table(found: Criticality, costs: list[Cost], width: int) -> Table:
     from rich.text import Text
 
     learns = found.undisturbed.loss is not None
-    heads = ("lost", "there", "at worst", "median", "when", *(("loss", "accuracy") if learns else ()), "updates")
+    heads = ("lost", "there", "at worst", "median", "when", *(("loss", "accuracy") if learns else ()), "updates lost")
     rows = [
         (
             cost.thing.name, shortened(cost.thing.home_to, max(12, width // 6)), longer(cost.worst_s), longer(cost.median_s), in_words(cost.worst_at_s),
-            *(changed(cost.loss, cost.accuracy) if learns else ()), f"{-cost.lost_updates:+,}" if cost.lost_updates else "0",
+            *(changed(cost.loss, cost.accuracy) if learns else ()), f"{cost.lost_updates:,}",
         )
         for cost in costs
     ]  # fmt: skip

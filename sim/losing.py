@@ -7,9 +7,9 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,8 @@ import click
 from report.commands import scenario_arguments
 
 if TYPE_CHECKING:
-    from report.criticality import Criticality
-    from sim.criticality import Subject
+    from report.criticality import Criticality, Outcome
+    from sim.criticality import Subject, Variant
 
 
 @click.command()
@@ -65,31 +65,36 @@ def criticality(
             from rich.console import Console
 
             show(Console(), found)
-            runs = (
-                f"{len(found.outcomes):,} of {len(found.things) * moments:,} runs, interrupted"
-                if not found.whole
-                else f"{moments * len(found.things):,} runs"
-            )
+            runs = f"{len(found.outcomes):,} runs" if found.whole else f"{len(found.outcomes):,} of {found.wanted:,} runs, interrupted"
             click.echo(f"{runs}, in {time.monotonic() - began:.1f} s: {folder}")
         sys.exit(Exit.DONE if found.whole else Exit.INTERRUPTED)
 
 
 def run_all(on: Subject, found: Criticality, *, workers: int, look: Callable[[Criticality], None]) -> None:
     """Every variant; Ctrl-C ends it early, and what was done counts."""
-    from sim.criticality import examine, variants
-    from sim.hunting import leave_interrupts_to_the_parent
+    from sim.criticality import variants
 
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=leave_interrupts_to_the_parent)
     try:
-        under_way = {pool.submit(examine, variant): (variant.name, variant.moment) for variant in variants(on, found)}
-        waiting = set(under_way)
-        while waiting:
-            ready, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in ready:
-                found.outcomes[under_way[future]] = future.result()
-            look(found)
+        with closing(examined(variants(on, found), workers)) as outcomes:
+            for variant, outcome in outcomes:
+                found.outcomes[variant.name, variant.moment] = outcome
+                look(found)
     except KeyboardInterrupt:
         pass  # `found.whole` says so
+
+
+def examined(variants: Sequence[Variant], workers: int) -> Generator[tuple[Variant, Outcome]]:
+    """Each with what came of it, as they come; one worker is this process itself."""
+    from sim.criticality import examine
+    from sim.hunting import leave_interrupts_to_the_parent
+
+    if workers == 1:
+        yield from ((variant, examine(variant)) for variant in variants)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=leave_interrupts_to_the_parent)
+    try:
+        under_way = {pool.submit(examine, variant): variant for variant in variants}
+        yield from ((under_way[future], future.result()) for future in as_completed(under_way))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
@@ -146,4 +151,4 @@ def so_far(found: Criticality) -> str:
 
     worst = max(found.outcomes.items(), key=lambda run: found.longer_s(run[1]), default=None)
     tail = f", worst so far: {worst[0][0]}, {longer(found.longer_s(worst[1]))}" if worst is not None else ""
-    return f"{len(found.outcomes):,} of {len(found.things) * len(found.moments_s):,} runs{tail}"
+    return f"{len(found.outcomes):,} of {found.wanted:,} runs{tail}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -48,8 +50,8 @@ def lose(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["criticality", *arguments])
 
 
-def found(folder: Path, *arguments: str) -> dict[str, Any]:
-    result = lose(*arguments, "--json", "--workers", "2", "--out", str(folder))
+def found(folder: Path, *arguments: str, workers: int = 1) -> dict[str, Any]:
+    result = lose(*arguments, "--json", "--workers", str(workers), "--out", str(folder))
     assert result.exit_code == 0, result.output
     told: dict[str, Any] = json.loads(result.stdout)
     return told
@@ -115,7 +117,7 @@ def test_the_scenarios_own_faults_stay_as_they_are(scenario, tmp_path):
 
 def test_the_same_comes_out_twice_and_every_thing_is_in_the_picture(scenario, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    told = found(first, scenario, "--moments", "1")
+    told = found(first, scenario, "--moments", "1", workers=2)
     again = lose(scenario, "--moments", "1", "--workers", "1", "--out", str(second))
     assert again.exit_code == 0, again.output
     names = [f"machine/{number}" for number in range(5)]
@@ -155,6 +157,26 @@ def test_a_folder_with_results_in_it_is_not_written_over(scenario, tmp_path):
     result = lose(scenario, "--targets", "machine/4", "--out", str(tmp_path))
     assert result.exit_code == 5
     assert (tmp_path / "criticality.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_was_done_before_ctrl_c_is_kept(scenario, tmp_path, monkeypatch, workers):
+    @contextmanager
+    def impatient() -> Iterator[Callable[[Criticality], None]]:
+        def look(found: Criticality) -> None:
+            if found.outcomes:
+                raise KeyboardInterrupt
+
+        yield look
+
+    monkeypatch.setattr("sim.losing.shown", impatient)
+    result = lose(scenario, "--targets", "machine/*", "--moments", "2", "--workers", workers, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 130, result.output
+    told = json.loads((tmp_path / "out" / "criticality.json").read_text())
+    assert not told["whole"]
+    assert 1 <= len(told["runs"]) < 10
+    assert f"{len(told['runs'])} of 10 runs, interrupted" in result.stdout
+    assert "not run" in (tmp_path / "out" / "criticality.svg").read_text()
 
 
 def ended(seconds: float, *, failed: str = "", loss: float = 0.5) -> Outcome:
