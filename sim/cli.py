@@ -15,6 +15,7 @@ from report.commands import finish, run_options, scenario_arguments
 from report.graphing import graph
 from report.reading import READERS
 from sim.hunting import hunt
+from sim.losing import criticality
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario
@@ -31,7 +32,7 @@ def main() -> None:
     """
 
 
-for other in (*READERS, graph, hunt):
+for other in (*READERS, graph, hunt, criticality):
     main.add_command(other)
 
 
