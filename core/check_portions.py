@@ -20,8 +20,8 @@ RULES: dict[str, str] = {
     "arrived was staged": "a bundle is reported when its sender's pushes of it were all acknowledged; lines of several clocks do not tell",
     "bounded staging": "a shard's life has no more bundles staged at once than the job's limit, as far as it staged them itself",
     "what was staged is cleared": "a shard clears as many bundles as it staged since; a life that began with some, no fewer",
-    "steps are taken in turn": "a coordinator's steps are numbered one after the other; after a setback, or in a next life, one may be taken unsaid",
-    "no step is lost": "a step is taken again only if every shard has begun a new life since that may have lost it: with a log none, with a mirror where both copies were gone",
+    "steps are taken in turn": "a coordinator's steps are numbered one after the other; at each setback or end of a life one may be taken unsaid; from life to life one clock alone tells",
+    "no step is lost": "a step is taken again only if every shard has begun a new life since that may have lost it: with a log none, with a mirror where both copies were gone; one clock alone tells",
 }
 
 
@@ -144,10 +144,10 @@ class PortionRules:
         work = self.works.pop(record.life, Work())
         if not work.shaken:
             self.of_distinct_replicas(line, record, work)
-        if self.last is None:
-            self.last = record.number, record.life, self.asked or line, line
-        elif record.life == self.last[1] or (self.facts.one_clock and record.life > self.last[1]):
-            self.in_turn(line, record, *self.last)
+        before = self.last
+        if before is not None and (record.life == before[1] or (self.facts.one_clock and record.life > before[1])):
+            self.in_turn(line, record, *before)
+        if before is None or record.life >= before[1]:
             self.last = record.number, record.life, self.asked or line, line
         self.asked = self.setbacks = 0
 

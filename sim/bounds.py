@@ -61,6 +61,11 @@ def healed_s(scenario: Scenario) -> float:
     return max(ends) + scenario.cluster.start_up.longest_s
 
 
+def between_s(scenario: Scenario, protocol: Downpour) -> float:
+    """How long Downpour may be without any progress: no longer than a whole job of one update."""
+    return bound_s(scenario, protocol.model_copy(update={"stop": protocol.stop.model_copy(update={"updates": 1})}))
+
+
 def bound_s(scenario: Scenario, protocol: Downpour) -> float:
     """How long Downpour may take.
 

@@ -187,6 +187,11 @@ def test_steps_go_back_where_every_shard_lost_them(durability: Any, broken: list
     assert [violation.rule for violation in check(journal(pushed(R1, 1), *back), durability=durability).violations] == broken
 
 
+def test_without_one_clock_steps_are_counted_within_each_life() -> None:
+    found = check(journal(stepped(C1, 2), stepped(C2, 7), stepped(C1, 3), stepped(C2, 9)), one_clock=False).violations
+    assert [(violation.rule, violation.lines) for violation in found] == [("steps are taken in turn", (2, 4))]
+
+
 def test_progress_is_asked_for_from_the_moment_when_nothing_fails_any_more_to_the_end() -> None:
     early = (pushed(R1, 1), *((S1, "refused", "", 0) for _ in range(6)), applied(S1, R1, 1))
     over = (of_cluster("begun"), of_cluster("concluded"), *(of_cluster("dropped") for _ in range(6)))

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import currently_in_test_context, given, note, settings
 
 from core import chance
+from core.checks import check
 from core.journal import Journal
 from core.messages import Ask, Progress, Sender, Unreachable
 from core.node import Outcome
 from core.work import Cost
 from scenarios.distributions import constant
+from scenarios.protocols import Downpour
 from scenarios.topology import star
+from sim.bounds import between_s, healed_s
 from sim.device import Device, Machine
 from sim.host import Host, Place
 from sim.loop import Life, SimLoop
@@ -53,6 +56,15 @@ def test_so_it_is_with_an_evaluator_and_the_final_parameters_are_the_tally(drawn
 @given(tables())
 def test_nothing_of_it_depends_on_the_order_of_what_happens_at_once(drawn: Tables) -> None:
     assert wrong(run(drawn, ties=1)) == []
+
+
+@given(tables())
+def test_there_is_progress_again_and_again_once_nothing_fails_any_more(drawn: Tables) -> None:
+    done = run(drawn)
+    protocol = done.run.scenario.protocol
+    assert isinstance(protocol, Downpour)
+    bounds = healed_s(done.run.scenario), between_s(done.run.scenario, protocol)
+    assert check(done.records, durability=protocol.durability, progress=bounds).violations == []
 
 
 @given(tables())
