@@ -50,7 +50,9 @@ def test_the_broken_example_is_found_shrunk_and_replayed_in_another_process(tmp_
     assert found["what"] in checked.output
 
 
-@pytest.mark.parametrize("planted", PLANTED, ids=[one.plant.__name__ for one in PLANTED])
+@pytest.mark.parametrize(
+    "planted", [pytest.param(one, id=one.plant.__name__, marks=[pytest.mark.slow] if one.rare else []) for one in PLANTED]
+)
 def test_a_planted_bug_is_found_and_shrunk_and_the_right_code_has_no_complaint(planted: Planted) -> None:
     found, _ = hunted(planted)
     assert found is not None
