@@ -18,6 +18,7 @@ from report.tally import Tally
 from report.trace import TraceWriter
 from report.tracing import Tracer
 from scenarios.memory import check_declared, check_here, machine_memory
+from scenarios.parts import users
 from scenarios.plan import Plan, not_honoured, plan
 from scenarios.schema import Scenario
 from sim.accounts import NAMES, State, shares
@@ -39,6 +40,8 @@ def prepare(scenario: Scenario) -> Plan:
     prepared = plan(scenario, shared=True)
     check_declared(prepared)
     check_here(prepared, machine_memory())
+    for reference in scenario.invariants:
+        users(scenario, reference, "invariants")  # whatever is wrong with it is told now, not when the run is over
     return prepared
 
 

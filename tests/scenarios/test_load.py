@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -435,3 +436,31 @@ def test_roles_are_shards_then_replicas_then_the_evaluator() -> None:
     protocol = loaded({"model": {"layers": [64, 10]}, "protocol": {"kind": "downpour", "replicas": 2, "shards": 1}}).protocol
     assert role_names(protocol) == ["shard/0", "replica/0", "replica/1", "evaluator"]
     assert role_names(protocol, real=False) == ["shard/0", "replica/0", "replica/1"]
+
+
+# the user's own protocol
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"shard": "own.py:rule"}, "allowed: a class that inherits core.shard.Shard"),
+        ({"shard": "own.py:Nobody"}, "no 'Nobody' there; it has Mine, rule"),
+        ({"replica": "own.py:rule"}, "allowed: an async function"),
+    ],
+)
+def test_a_protocol_of_ones_own_that_is_none_is_one_clear_error(tmp_path: Path, given: dict[str, str], told: str) -> None:
+    (tmp_path / "own.py").write_text(
+        "import core.shard\nclass Mine(core.shard.Shard): pass\ndef rule(records): return []\n", encoding="utf-8"
+    )
+    own = {key: value.replace("own.py", str(tmp_path / "own.py")) for key, value in given.items()}
+    scenario = loaded({"numerics": "timing", "model": {"layers": [64, 10]}, "protocol": {"kind": "downpour", "own": own}})
+    with pytest.raises(ScenarioError, match=re.escape(told)):
+        plan(scenario)
+
+
+def test_a_protocol_of_ones_own_takes_the_place_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import core.shard\nclass Mine(core.shard.Shard): pass\n", encoding="utf-8")
+    protocol = {"kind": "downpour", "own": {"shard": f"{tmp_path / 'own.py'}:Mine"}}
+    made = plan(loaded({"numerics": "timing", "model": {"layers": [64, 10]}, "protocol": protocol}))
+    assert made.kind_of_shard.__name__ == "Mine"
