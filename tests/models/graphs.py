@@ -103,13 +103,13 @@ def drawn_state(graph: Graph, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def drawn_batch(graph: Graph, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn_batch(graph: Graph, samples: int, seed: int, outputs: str = "outputs") -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn((samples, *graph["inputs"].at.output), generator=generator, dtype=torch.float64)
     targets = graph["targets"].at.output
     if targets:
         return inputs, torch.randn((samples, *targets), generator=generator, dtype=torch.float64)
-    classes = graph["outputs"].at.output[0]
+    classes = graph[outputs].at.output[0]
     return inputs, torch.randint(classes, (samples,), generator=generator)
 
 

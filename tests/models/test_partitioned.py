@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 
 import pytest
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.graph import Graph, GraphError, Node, Part, Setting
-from core.partitioning import Partitioned
+from core.partitioning import Partitioned, Placement
+from models.catalogue import BUNDLED
 from models.data import Batch
 from models.graph_module import GraphModule
 from models.layers import (
@@ -26,8 +27,10 @@ from models.layers import (
     Source,
     with_loss,
 )
+from models.placement import balanced, metis, search
 from tests.models.driver import run_partitioned
 from tests.models.graphs import drawn_batch, drawn_state, graphs, placements, plain_loss, plain_outputs, spread
+from tests.models.plain_networks import SMALL, plain_gradient
 
 CLOSE, NOTHING = 1e-9, 1e-12
 
@@ -42,12 +45,12 @@ def exact() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], nothing: float = NOTHING) -> None:
     """Tensor by tensor; of a bias before batch normalisation the true gradient is nothing, and rounding is all there is."""
     assert found.keys() == wanted.keys()
     for key, tensor in wanted.items():
         apart = float((found[key] - tensor).norm())
-        assert apart <= CLOSE * float(tensor.norm()) + NOTHING, f"{key}: {apart} of {float(tensor.norm())}"
+        assert apart <= CLOSE * float(tensor.norm()) + nothing, f"{key}: {apart} of {float(tensor.norm())}"
 
 
 def whole_gradient(
@@ -125,6 +128,31 @@ def test_each_layer_over_as_many_machines_as_there_are(machines: int) -> None:
     found = run_partitioned(Partitioned(graph, spread(graph, machines)), state, Batch(inputs, targets, seed=0))
     assert found.loss == pytest.approx(loss, rel=CLOSE)
     same(found.gradients, gradients)
+
+
+def by_hand(graph: Graph, machines: int) -> Placement:
+    """Each layer begins on another machine than the one before, so that nothing stays where it is."""
+    return {
+        name: tuple((number + place) % machines for number in there) for place, (name, there) in enumerate(spread(graph, machines).items())
+    }
+
+
+def searched(graph: Graph, machines: int) -> Placement:
+    return search(graph, machines, lambda one: max(map(one.flops_of, range(machines))) + one.elements(1), evaluations=5).placement
+
+
+@pytest.mark.parametrize("place", [balanced, metis, searched, by_hand])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_network_has_the_loss_and_the_gradient_of_a_plain_module(name: str, place: Callable[[Graph, int], Placement]) -> None:
+    graph = with_loss(SMALL[name].graph(), SMALL[name].loss)
+    state = drawn_state(graph, 6)
+    inputs, targets = drawn_batch(graph, 3, 6, "classes")
+    loss, gradients = plain_gradient(name, state, inputs, targets)
+    for machines in range(1, 9):
+        partitioned = Partitioned(graph, place(graph, machines), machines)
+        found = run_partitioned(partitioned, state, Batch(inputs, targets, seed=0), random.Random(machines))
+        assert found.loss == pytest.approx(loss, rel=CLOSE)
+        same(found.gradients, gradients, nothing=0.0)
 
 
 @settings(max_examples=15)
