@@ -25,8 +25,8 @@ hunt: $(READY)  ## a long search for failures; see docs/TESTING.md
 hunt-sandblaster: $(READY)  ## 10,000 schedules of failures for Sandblaster: some minutes
 	HYPOTHESIS_PROFILE=night $(BIN)/python -m pytest tests/sim/test_sandblaster.py -k whatever_fails --timeout=0
 
-slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
-	$(BIN)/python -m pytest tests/exec -m slow -n 0
+slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed; every split
+	$(BIN)/python -m pytest tests/exec tests/two_worlds -m slow -n 0
 
 bench: $(READY)
 	$(BIN)/python bench/messages.py

@@ -60,7 +60,13 @@ def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """A chain with branches, which are put together again, and a loss."""
+    """With a loss."""
+    return with_loss(draw(lossless_graphs()), draw(st.sampled_from(["cross-entropy", "logistic", "mse"])))
+
+
+@st.composite
+def lossless_graphs(draw: st.DrawFn) -> Graph:
+    """A chain with branches, which are put together again."""
     shape = draw(st.sampled_from([(6,), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
     graph = Graph([Node("inputs", Source(shape))])
     for number in range(draw(st.integers(1, 6))):
@@ -73,8 +79,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         graph = graph.then([node])
     classes = draw(st.integers(2, 7))
     ends = [Node(f"end-{node.name}", Dense(classes), node.name) for node in graph.outputs]
-    graph = graph.then([*ends, Node("outputs", Add(), *(node.name for node in ends))])
-    return with_loss(graph, draw(st.sampled_from(["cross-entropy", "logistic", "mse"])))
+    return graph.then([*ends, Node("outputs", Add(), *(node.name for node in ends))])
 
 
 @st.composite
@@ -92,6 +97,13 @@ def placements(draw: st.DrawFn, graph: Graph, *, machines: int | None = None, pa
 def spread(graph: Graph, machines: int) -> dict[str, tuple[int, ...]]:
     """Each layer over as many as there are, as far as it can be split."""
     return {node.name: tuple(range(min(machines, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source}
+
+
+def staggered(graph: Graph, machines: int) -> dict[str, tuple[int, ...]]:
+    """The same, but each layer begins on another machine than the one before, so that nothing stays where it is."""
+    return {
+        name: tuple((number + place) % machines for number in there) for place, (name, there) in enumerate(spread(graph, machines).items())
+    }
 
 
 def drawn_state(graph: Graph, seed: int) -> dict[str, torch.Tensor]:
