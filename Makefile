@@ -34,8 +34,8 @@ golden: $(READY)  ## write the golden journals anew; git diff tests/golden shows
 planted: $(READY)  ## bugs that are planted, hunted as a user would: half an hour
 	$(BIN)/python -m tests.sim.planted
 
-slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed
-	$(BIN)/python -m pytest tests/exec -m slow -n 0
+slow: $(READY)  ## whole jobs under more failures: every durability, several machines, Ray and Slurm where they are installed; every split
+	$(BIN)/python -m pytest tests/exec tests/two_worlds tests/sim -m slow -n 0
 
 bench: $(READY)
 	$(BIN)/python bench/messages.py

@@ -29,30 +29,34 @@ from core.graph import Graph, Node
 from models.bundled import Bundled
 from models.layers import Contrast, Dense, LocallyConnected, Pool, Source
 
-SIDE, PATCH, STAGES, CLASSES = 100, 10, 3, 21_000
-NEAR = 5
-"""Side of the windows of pooling and of contrast."""
+STAGES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image(Bundled):
-    """`filters`: at each place.  `last_window`, `last_stride`: of the last pooling."""
+    """`filters`: at each place.  `last_window`, `last_stride`: of the last pooling.  `near`: side of the other windows of pooling, and of
+    contrast.  What has a default is the paper's.
+    """
 
     filters: int
     last_window: int
     last_stride: int
+    side: int = 100
+    patch: int = 10
+    near: int = 5
+    classifiers: int = 21_000
 
     def graph(self, layers: tuple[int, ...] | None = None) -> Graph:
         assert layers is None, "the scenario is checked for layers when it is loaded"
-        nodes = [Node("inputs", Source((1, SIDE, SIDE)))]
+        nodes = [Node("inputs", Source((1, self.side, self.side)))]
         for stage in range(1, STAGES + 1):
-            window, stride = (self.last_window, self.last_stride) if stage == STAGES else (NEAR, 1)
+            window, stride = (self.last_window, self.last_stride) if stage == STAGES else (self.near, 1)
             nodes += [
-                Node(f"filters-{stage}", LocallyConnected(self.filters, PATCH), nodes[-1].name),
+                Node(f"filters-{stage}", LocallyConnected(self.filters, self.patch), nodes[-1].name),
                 Node(f"pool-{stage}", Pool("l2", window, stride), f"filters-{stage}"),
-                Node(f"contrast-{stage}", Contrast(NEAR), f"pool-{stage}"),
+                Node(f"contrast-{stage}", Contrast(self.near), f"pool-{stage}"),
             ]
-        return Graph([*nodes, Node("classes", Dense(CLASSES), nodes[-1].name)])
+        return Graph([*nodes, Node("classes", Dense(self.classifiers), nodes[-1].name)])
 
 
 def image(size: str, filters: int, last_window: int, last_stride: int) -> Image:

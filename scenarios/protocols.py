@@ -109,7 +109,8 @@ class Downpour(Protocol):
     max_behind: PositiveInt = 8
     warmstart: Updates = 0
     wire: Wire = "float32"
-    """In which type gradients and parameters travel; what the shorter ones round away is carried on (error feedback)."""
+    """In which type gradients and parameters travel; float32: as they are, also where that is float64.  What the shorter ones round away is
+    carried on (error feedback)."""
     stop: Stop = Stop(epochs=20)
 
 

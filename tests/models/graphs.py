@@ -60,7 +60,13 @@ def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """A chain with branches, which are put together again, and a loss."""
+    """With a loss."""
+    return with_loss(draw(lossless_graphs()), draw(st.sampled_from(["cross-entropy", "logistic", "mse"])))
+
+
+@st.composite
+def lossless_graphs(draw: st.DrawFn) -> Graph:
+    """A chain with branches, which are put together again."""
     shape = draw(st.sampled_from([(6,), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
     graph = Graph([Node("inputs", Source(shape))])
     for number in range(draw(st.integers(1, 6))):
@@ -73,8 +79,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         graph = graph.then([node])
     classes = draw(st.integers(2, 7))
     ends = [Node(f"end-{node.name}", Dense(classes), node.name) for node in graph.outputs]
-    graph = graph.then([*ends, Node("outputs", Add(), *(node.name for node in ends))])
-    return with_loss(graph, draw(st.sampled_from(["cross-entropy", "logistic", "mse"])))
+    return graph.then([*ends, Node("outputs", Add(), *(node.name for node in ends))])
 
 
 @st.composite
@@ -94,6 +99,13 @@ def spread(graph: Graph, machines: int) -> dict[str, tuple[int, ...]]:
     return {node.name: tuple(range(min(machines, node.layer.most_parts(node.at)))) for node in graph if not node.layer.source}
 
 
+def staggered(graph: Graph, machines: int) -> dict[str, tuple[int, ...]]:
+    """The same, but each layer begins on another machine than the one before, so that nothing stays where it is."""
+    return {
+        name: tuple((number + place) % machines for number in there) for place, (name, there) in enumerate(spread(graph, machines).items())
+    }
+
+
 def drawn_state(graph: Graph, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -103,13 +115,13 @@ def drawn_state(graph: Graph, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def drawn_batch(graph: Graph, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn_batch(graph: Graph, samples: int, seed: int, outputs: str = "outputs") -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn((samples, *graph["inputs"].at.output), generator=generator, dtype=torch.float64)
     targets = graph["targets"].at.output
     if targets:
         return inputs, torch.randn((samples, *targets), generator=generator, dtype=torch.float64)
-    classes = graph["outputs"].at.output[0]
+    classes = graph[outputs].at.output[0]
     return inputs, torch.randint(classes, (samples,), generator=generator)
 
 

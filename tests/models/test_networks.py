@@ -16,7 +16,7 @@ from core.partitioning import Partitioned
 from models import data as datasets
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from models.errors import DataError
-from models.image import CLASSES, Image
+from models.image import Image
 from models.torch_network import TorchNetwork, build, made_from, one_against_all
 from scenarios.load import validate
 from scenarios.plan import plan
@@ -63,7 +63,7 @@ def test_an_image_network_is_what_the_paper_says_of_it(name: str) -> None:
     """Three stages over patches of 10 x 10 with 8 to 36 filters each; most of it is in the filters; no place is pooled by nobody."""
     whole, network = graph(name), BUNDLED[name]
     assert isinstance(network, Image)
-    assert (network.inputs(), network.classes(), network.loss) == ((1, 100, 100), CLASSES, "logistic")
+    assert (network.inputs(), network.classes(), network.loss) == ((1, 100, 100), 21_000, "logistic")
     assert 8 <= network.filters <= 36
     assert whole["classes"].parameters < whole.parameters / 4
     places = whole["filters-3"].at.output[1]

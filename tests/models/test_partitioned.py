@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 
 import pytest
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.graph import Graph, GraphError, Node, Part, Setting
-from core.partitioning import Partitioned
+from core.partitioning import Partitioned, Placement
+from models.catalogue import BUNDLED
 from models.data import Batch
 from models.graph_module import GraphModule
 from models.layers import (
@@ -26,8 +27,10 @@ from models.layers import (
     Source,
     with_loss,
 )
+from models.placement import balanced, metis, search
 from tests.models.driver import run_partitioned
-from tests.models.graphs import drawn_batch, drawn_state, graphs, placements, plain_loss, plain_outputs, spread
+from tests.models.graphs import drawn_batch, drawn_state, graphs, lossless_graphs, placements, plain_loss, plain_outputs, spread, staggered
+from tests.models.plain_networks import SMALL, plain_gradient
 
 CLOSE, NOTHING = 1e-9, 1e-12
 
@@ -42,12 +45,12 @@ def exact() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+def same(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], nothing: float = NOTHING) -> None:
     """Tensor by tensor; of a bias before batch normalisation the true gradient is nothing, and rounding is all there is."""
     assert found.keys() == wanted.keys()
     for key, tensor in wanted.items():
         apart = float((found[key] - tensor).norm())
-        assert apart <= CLOSE * float(tensor.norm()) + NOTHING, f"{key}: {apart} of {float(tensor.norm())}"
+        assert apart <= CLOSE * float(tensor.norm()) + nothing, f"{key}: {apart} of {float(tensor.norm())}"
 
 
 def whole_gradient(
@@ -78,11 +81,8 @@ def test_any_graph_placed_anyhow_has_the_loss_and_the_gradient_of_the_whole(
 @settings(max_examples=40)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1), st.randoms())
 def test_the_upward_phase_alone_has_the_outputs_of_the_whole(data: st.DataObject, samples: int, seed: int, order: random.Random) -> None:
-    lossy = data.draw(graphs())
-    graph = Graph(
-        [Node(node.name, node.layer, *node.inputs) for node in lossy if node.name == "outputs" or before_outputs(lossy, node.name)]
-    )
-    state, (inputs, _) = drawn_state(graph, seed), drawn_batch(lossy, samples, seed)
+    graph = data.draw(lossless_graphs())
+    state, (inputs, _) = drawn_state(graph, seed), drawn_batch(with_loss(graph, "mse"), samples, seed)
     wanted = plain_outputs(graph, state, inputs)
     found = run_partitioned(
         Partitioned(graph, data.draw(placements(graph))), state, Batch(inputs, torch.zeros(samples), seed=0), order, down=False
@@ -91,10 +91,6 @@ def test_the_upward_phase_alone_has_the_outputs_of_the_whole(data: st.DataObject
     module = GraphModule(graph)
     module.load_state_dict(state)
     same({"outputs": module(inputs).detach()}, {"outputs": wanted})
-
-
-def before_outputs(graph: Graph, name: str) -> bool:
-    return "outputs" in graph.nx.succ[name] or any(before_outputs(graph, one) for one in graph.nx.succ[name])
 
 
 def a_bit_of_everything() -> Graph:
@@ -125,6 +121,24 @@ def test_each_layer_over_as_many_machines_as_there_are(machines: int) -> None:
     found = run_partitioned(Partitioned(graph, spread(graph, machines)), state, Batch(inputs, targets, seed=0))
     assert found.loss == pytest.approx(loss, rel=CLOSE)
     same(found.gradients, gradients)
+
+
+def searched(graph: Graph, machines: int) -> Placement:
+    return search(graph, machines, lambda one: max(map(one.flops_of, range(machines))) + one.elements(1), evaluations=5).placement
+
+
+@pytest.mark.parametrize("place", [balanced, metis, searched, staggered])
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_network_has_the_loss_and_the_gradient_of_a_plain_module(name: str, place: Callable[[Graph, int], Placement]) -> None:
+    graph = with_loss(SMALL[name].graph(), SMALL[name].loss)
+    state = drawn_state(graph, 6)
+    inputs, targets = drawn_batch(graph, 3, 6, "classes")
+    loss, gradients = plain_gradient(name, state, inputs, targets)
+    for machines in range(1, 9):
+        partitioned = Partitioned(graph, place(graph, machines), machines)
+        found = run_partitioned(partitioned, state, Batch(inputs, targets, seed=0), random.Random(machines))
+        assert found.loss == pytest.approx(loss, rel=CLOSE)
+        same(found.gradients, gradients, nothing=0.0)
 
 
 @settings(max_examples=15)
