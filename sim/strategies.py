@@ -31,6 +31,7 @@ from scenarios.network import Network
 from scenarios.places import Places, places, role_names
 from scenarios.protocols import Downpour, MapReduce, Protocol, Sandblaster, Synchronous
 from scenarios.schema import Scenario
+from scenarios.toml import dumps
 from sim.bounds import latest_s
 from sim.network import MODELS
 
@@ -371,14 +372,4 @@ def scenario(drawn: Tables) -> Scenario:
 
 def toml(drawn: Tables) -> str:
     """The scenario file that holds such tables, for `simctl run`."""
-    lines = [f"{key} = {inline(value)}" for key, value in drawn.items() if key != "fault"]
-    for fault in drawn.get("fault", ()):
-        lines += ["", "[[fault]]", *(f"{key} = {inline(value)}" for key, value in fault.items())]
-    return "\n".join(lines) + "\n"
-
-
-def inline(value: Any) -> str:
-    """A value as TOML writes it on one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {inline(one)}" for key, one in value.items()) + " }"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return dumps(drawn)

@@ -168,7 +168,7 @@ def test_under_strict_a_fault_that_bit_nothing_is_an_error_and_a_preset_counts_a
     assert simctl(*never, "--strict", "--out", str(tmp_path / "strict")).exit_code == 1
     assert simctl("run", scenario, "--strict", "--no-report", "--out", str(tmp_path / "bitten")).exit_code == 0
     parts = [{"declared": 0, "bit": {}}, {"declared": 0, "bit": {"messages": 1}}]
-    summary = {"status": "done", "expectations": [], "twice": None, "faults": parts}
+    summary = {"status": "done", "expectations": [], "twice": None, "checks": None, "faults": parts}
     assert (of(summary, strict=True), of(summary | {"faults": [*parts, {"declared": 1, "bit": {}}]}, strict=True)) == (0, 1)
 
 
