@@ -17,13 +17,12 @@ from core.job import replica_name
 from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
 from models.mlp import Layered
 from scenarios import expectations
-from scenarios.cluster import Cluster, filled_in
+from scenarios.cluster import filled_in
 from scenarios.expectations import Expectation
 from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
-from scenarios.network import Network
-from scenarios.places import places, role_names
-from scenarios.schema import Scenario
+from scenarios.places import Places, places, role_names
+from scenarios.schema import Model, Scenario
 from scenarios.topology import wire
 from scenarios.wiring import Unwired, machine_names
 from scenarios.words import nearest
@@ -148,8 +147,14 @@ def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mist
                 sections[name] = valid_each(EACH[name], value) if name in EACH else valid(info.rebuild_annotation(), value)
             else:
                 sections[name] = info.get_default(call_default_factory=True, validated_data={})
-    mistakes += [Mistake(file, path, message) for path, message in senseless(sections)]
+    mistakes += [Mistake(file, path, message) for path, message in senseless(sections, partitions_of(raw))]
     return scenario, mistakes
+
+
+def partitions_of(raw: dict[str, Any]) -> int | None:
+    """How many machines a replica is of, whatever else is wrong with that table; None where it cannot be told."""
+    table, field = raw.get("model", {}), Model.model_fields["partitions"]
+    return valid(field.rebuild_annotation(), table.get("partitions", field.default)) if isinstance(table, dict) else None
 
 
 def valid(annotation: Any, value: Any) -> Any:
@@ -255,10 +260,14 @@ def tag(model: type[BaseModel]) -> str:
     return str(kind.annotation.__args__[0]) if kind and kind.annotation else ""
 
 
-def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
+def senseless(sections: dict[str, Any], partitions: int | None) -> Iterable[tuple[str, str]]:
+    """Mistakes that only two values together make; `sections` holds the tables whose form is right.
+
+    `partitions`: machines of a replica, None where a mistake leaves that open; so may what is wrong with a table leave open who there is, and
+    whoever is named is then taken for somebody.
+    """
     model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
-    yield from senseless_network(sections)
+    yield from senseless_network(sections, partitions)
     if model is not None:
         yield from senseless_model(model, data)
         yield from missing_file("model.network", model.network)
@@ -277,15 +286,20 @@ def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
             yield "model.start", "a saved model needs numerics = 'real'"
         if sections.get("numerics") == "timing" and (stop.loss is not None or stop.accuracy is not None):
             yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
-        partitions = model.partitions if model is not None else 1
         replicas = [replica_name(number) for number in range(protocol.all_replicas)]
         yield from expectations.senseless(sections.get("expect") or (), real=sections.get("numerics") != "timing", replicas=replicas)
-        cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
-        try:
-            there = places(protocol, cluster, network, real=sections.get("numerics") != "timing", partitions=partitions)
-        except Unwired:  # told above
-            there = places(protocol, cluster, Network(), real=sections.get("numerics") != "timing", partitions=partitions)
-        yield from senseless_faults(sections.get("fault") or (), protocol, there)
+        yield from senseless_faults(sections.get("fault") or (), protocol, places_of(sections, partitions))
+
+
+def places_of(sections: dict[str, Any], partitions: int | None) -> Places | None:
+    """Who and what there is; None where a mistake, which is told elsewhere, leaves that open."""
+    protocol, cluster, network = sections.get("protocol"), sections.get("cluster"), sections.get("network")
+    if protocol is None or cluster is None or network is None or partitions is None:
+        return None
+    try:
+        return places(protocol, cluster, network, real=sections.get("numerics") != "timing", partitions=partitions)
+    except Unwired:
+        return None
 
 
 def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
@@ -317,19 +331,20 @@ def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
             yield "data.source", f"found 'digits'; {digits}, {model.network!r} takes {shape_told(shape)} and has {classes:,}"
 
 
-def machines_of(sections: dict[str, Any]) -> list[str]:
+def machines_of(sections: dict[str, Any], partitions: int | None) -> list[str]:
     """The cluster's machines, without the head; none where it cannot be told how many there are."""
     cluster, protocol = sections.get("cluster"), sections.get("protocol")
-    if cluster is not None and cluster.machines:
+    if cluster is None:
+        return []
+    if cluster.machines:
         return machine_names(cluster.machines)
-    model = sections.get("model")
-    partitions = model.partitions if model is not None else 1
-    roles = role_names(protocol, real=sections.get("numerics") != "timing", partitions=partitions) if protocol is not None else []
-    return machine_names(len(roles)) if roles else []
+    if protocol is None or partitions is None:
+        return []
+    return machine_names(len(role_names(protocol, real=sections.get("numerics") != "timing", partitions=partitions)))
 
 
-def senseless_network(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    network, machines = sections.get("network"), machines_of(sections)
+def senseless_network(sections: dict[str, Any], partitions: int | None) -> Iterable[tuple[str, str]]:
+    network, machines = sections.get("network"), machines_of(sections, partitions)
     if network is not None and machines:
         try:
             wire(network, machines)
