@@ -22,6 +22,7 @@ from scenarios.expectations import Expectation
 from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
 from scenarios.places import Places, places, role_names
+from scenarios.protocols import one_shard_each
 from scenarios.schema import Model, Scenario
 from scenarios.topology import wire
 from scenarios.wiring import Unwired, machine_names
@@ -133,7 +134,7 @@ def anchor_files(table: Any, folder: Path) -> None:
 
 def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mistake]]:
     """Every mistake of form, and every mistake of sense among the tables whose form is right."""
-    raw = filled_in(raw)
+    raw = one_shard_each(filled_in(raw))
     try:
         scenario = Scenario.model_validate(raw)
         sections: dict[str, Any] = {name: getattr(scenario, name) for name in type(scenario).model_fields}
