@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core import job as core_job
 from core.graph import Graph, GraphError
 from core.job import Job, Shared, Stop, role_kind, shard_name
-from core.membership import Role
+from core.lives import Role
 from core.partitioning import Partitioned
 from core.placement import Needs
 from core.rules import RULES, NoRule, Rule
