@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.job import role_kind
-from core.membership import Membership, State
+from core.lives import State
+from core.membership import Membership
 from scenarios.schema import Scenario
 
 EVERY_S = 1.0

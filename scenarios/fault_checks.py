@@ -19,23 +19,33 @@ VITAL = ("shard", "mirror", COORDINATOR, SUPERVISOR)
 Mistakes = Iterator[tuple[str, str]]
 
 
-def senseless_faults(tables: Sequence[Any], protocol: Any, places: Places) -> Mistakes:
-    """Path and message of every mistake; a table whose form is wrong is None."""
+def senseless_faults(tables: Sequence[Any], protocol: Any, places: Places | None) -> Mistakes:
+    """Path and message of every mistake; a table whose form is wrong is None.
+
+    `places`: None where a mistake elsewhere leaves open who there is; then nobody is asked whom a fault hits.
+    """
     gone: set[str] = set()
     for number, table in enumerate(tables):
         path = f"fault.{number}"
-        if isinstance(table, Trace):
-            yield from senseless_trace(path, table, protocol, places, gone)
-        elif isinstance(table, Preset):
-            yield from unknown(f"{path}.target", table.target, ("machine",), "a preset", places)
-        elif table is not None:
+        if isinstance(table, Aimed):
             yield from senseless_times(path, table, protocol.stop.time)
-            yield from unknown(f"{path}.target", table.target, table.reaches, f"a {table.kind}", places)
             yield from pointless(path, table, protocol)
-            if isinstance(table, Cut) and table.from_ is not None:
-                yield from unknown(f"{path}.from", table.from_, table.reaches, "a cut", places)
-            if isinstance(table, Crash):
-                yield from fatal(f"{path}.repair", table, protocol, places, gone)
+        if table is not None and places is not None:
+            yield from misaimed(path, table, protocol, places, gone)
+
+
+def misaimed(path: str, table: Any, protocol: Any, places: Places, gone: set[str]) -> Mistakes:
+    """Whom it hits: somebody who is there, whom a fault of this kind can hit, and the job can do without."""
+    if isinstance(table, Trace):
+        yield from senseless_trace(path, table, protocol, places, gone)
+    elif isinstance(table, Preset):
+        yield from unknown(f"{path}.target", table.target, ("machine",), "a preset", places)
+    else:
+        yield from unknown(f"{path}.target", table.target, table.reaches, f"a {table.kind}", places)
+        if isinstance(table, Cut) and table.from_ is not None:
+            yield from unknown(f"{path}.from", table.from_, table.reaches, "a cut", places)
+        if isinstance(table, Crash):
+            yield from fatal(f"{path}.repair", table, protocol, places, gone)
 
 
 def senseless_trace(path: str, table: Trace, protocol: Any, places: Places, gone: set[str]) -> Mistakes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
@@ -12,20 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from core.graph import shape_told
-from core.job import replica_name
-from models.catalogue import BUNDLED, DIGITS_CLASSES, DIGITS_INPUTS
-from models.mlp import Layered
-from scenarios import expectations
-from scenarios.cluster import Cluster, filled_in
+from models.catalogue import BUNDLED
+from scenarios.cluster import filled_in
 from scenarios.expectations import Expectation
-from scenarios.fault_checks import senseless_faults
 from scenarios.faults import Fault
-from scenarios.network import Network
-from scenarios.places import places, role_names
-from scenarios.schema import Scenario
-from scenarios.topology import wire
-from scenarios.wiring import Unwired, machine_names
+from scenarios.protocols import one_shard_each
+from scenarios.schema import Model, Scenario
+from scenarios.sense import senseless
 from scenarios.words import nearest
 
 
@@ -151,7 +143,7 @@ def anchor_files(table: Any, folder: Path) -> None:
 
 def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mistake]]:
     """Every mistake of form, and every mistake of sense among the tables whose form is right."""
-    raw = filled_in(raw)
+    raw = one_shard_each(filled_in(raw))
     try:
         scenario = Scenario.model_validate(raw)
         sections: dict[str, Any] = {name: getattr(scenario, name) for name in type(scenario).model_fields}
@@ -165,8 +157,14 @@ def validate(raw: dict[str, Any], file: str) -> tuple[Scenario | None, list[Mist
                 sections[name] = valid_each(EACH[name], value) if name in EACH else valid(info.rebuild_annotation(), value)
             else:
                 sections[name] = info.get_default(call_default_factory=True, validated_data={})
-    mistakes += [Mistake(file, path, message) for path, message in senseless(sections)]
+    mistakes += [Mistake(file, path, message) for path, message in senseless(sections, partitions_of(raw))]
     return scenario, mistakes
+
+
+def partitions_of(raw: dict[str, Any]) -> int | None:
+    """How many machines a replica is of, whatever else is wrong with that table; None where it cannot be told."""
+    table, field = raw.get("model", {}), Model.model_fields["partitions"]
+    return valid(field.rebuild_annotation(), table.get("partitions", field.default)) if isinstance(table, dict) else None
 
 
 def valid(annotation: Any, value: Any) -> Any:
@@ -270,99 +268,3 @@ def models_in(annotation: Any) -> set[type[BaseModel]]:
 def tag(model: type[BaseModel]) -> str:
     kind = model.model_fields.get("kind")
     return str(kind.annotation.__args__[0]) if kind and kind.annotation else ""
-
-
-def senseless(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """Mistakes that only two values together make; `sections` holds the tables whose form is right."""
-    model, data, protocol = sections.get("model"), sections.get("data"), sections.get("protocol")
-    yield from senseless_network(sections)
-    yield from (mistake for reference in sections.get("invariants") or () for mistake in missing_file("invariants", reference))
-    if model is not None:
-        yield from senseless_model(model, data)
-        yield from missing_file("model.network", model.network)
-        yield from missing_file("model.start", model.start or "")
-    if data is not None:
-        yield from missing_file("data.source", data.source)
-    if protocol is not None:
-        yield from senseless_own(protocol)
-        stop = protocol.stop
-        sure = [key for key in ("updates", "epochs", "iterations", "time") if key in type(stop).model_fields]
-        if all(getattr(stop, key) is None for key in sure):
-            yield (
-                "protocol.stop",
-                f"nothing here is sure to happen; allowed: {', '.join(sure[:-1])} or {sure[-1]}, and loss or accuracy beside one of them",
-            )
-        if not learns(sections) and model is not None and model.start is not None:
-            yield "model.start", "a saved model needs numerics = 'real'"
-        if not learns(sections) and (stop.loss is not None or stop.accuracy is not None):
-            yield "protocol.stop", f"loss and accuracy need numerics = 'real'; allowed: {', '.join(sure)}"
-        partitions = model.partitions if model is not None else 1
-        replicas = [replica_name(number) for number in range(protocol.all_replicas)]
-        yield from expectations.senseless(sections.get("expect") or (), real=learns(sections), replicas=replicas)
-        cluster, network = sections.get("cluster") or Cluster(), sections.get("network") or Network()
-        try:
-            there = places(protocol, cluster, network, real=learns(sections), partitions=partitions)
-        except Unwired:  # told above
-            there = places(protocol, cluster, Network(), real=learns(sections), partitions=partitions)
-        yield from senseless_faults(sections.get("fault") or (), protocol, there)
-
-
-def senseless_own(protocol: Any) -> Iterable[tuple[str, str]]:
-    for key, value in protocol.own:
-        yield from missing_file(f"protocol.own.{key}", value or "")
-    if protocol.own.replica is not None and protocol.kind != "downpour":
-        yield "protocol.own.replica", f"only Downpour's replica can be replaced; found kind = {protocol.kind!r}"
-
-
-def learns(sections: dict[str, Any]) -> bool:
-    """Are numbers those of a network that learns?  If the key is wrong, they count as such."""
-    return sections.get("numerics") not in ("timing", "exact")
-
-
-def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
-    """A file that a key names, as "file.py:function", "arrays.npz" or "model.safetensors", and that is not there."""
-    file = Path(value.rpartition(":")[0] if ".py:" in value else value)
-    if file.suffix in {".py", ".npz", ".safetensors"} and not file.is_file():
-        beside = sorted(other.name for other in file.parent.glob(f"*{file.suffix}")) if file.parent.is_dir() else []
-        yield path, f"found {value!r}; no such file{nearest(file.name, beside)}"
-
-
-def senseless_model(model: Any, data: Any) -> Iterable[tuple[str, str]]:
-    bundled = BUNDLED.get(model.network)
-    if model.layers is not None and (bundled is None or not bundled.layered):
-        layered = " and ".join(name for name, network in BUNDLED.items() if network.layered)
-        what = "makes its own" if bundled is None else f"has its own; allowed: for {layered}"
-        yield "model.layers", f"only bundled networks have layers; {model.network!r} {what}"
-        return
-    if bundled is None:
-        return
-    if model.layers is None and not bundled.complete:
-        yield "model.layers", f"missing; {model.network!r} needs its widths, inputs first, as [{DIGITS_INPUTS}, 128, {DIGITS_CLASSES}]"
-        return
-    shape, classes = bundled.inputs(model.layers), bundled.classes(model.layers)
-    if data is not None and data.source == "digits" and (math.prod(shape), classes) != (DIGITS_INPUTS, DIGITS_CLASSES):
-        digits = f"digits have {DIGITS_INPUTS} inputs and {DIGITS_CLASSES} classes"
-        if isinstance(bundled, Layered):
-            yield "model.layers", f"found {list(bundled.widths(model.layers))}; {digits}"
-        else:
-            yield "data.source", f"found 'digits'; {digits}, {model.network!r} takes {shape_told(shape)} and has {classes:,}"
-
-
-def machines_of(sections: dict[str, Any]) -> list[str]:
-    """The cluster's machines, without the head; none where it cannot be told how many there are."""
-    cluster, protocol = sections.get("cluster"), sections.get("protocol")
-    if cluster is not None and cluster.machines:
-        return machine_names(cluster.machines)
-    model = sections.get("model")
-    partitions = model.partitions if model is not None else 1
-    roles = role_names(protocol, real=learns(sections), partitions=partitions) if protocol is not None else []
-    return machine_names(len(roles)) if roles else []
-
-
-def senseless_network(sections: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    network, machines = sections.get("network"), machines_of(sections)
-    if network is not None and machines:
-        try:
-            wire(network, machines)
-        except Unwired as error:
-            yield from error.mistakes

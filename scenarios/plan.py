@@ -17,7 +17,7 @@ from core.downpour import replica as downpour_replica
 from core.durability import kind_of_shard
 from core.graph import Graph, GraphError
 from core.job import Job, Shared, Stop, role_kind, shard_name
-from core.membership import Role
+from core.lives import Role
 from core.partitioning import Partitioned
 from core.placement import Needs
 from core.rules import RULES, NoRule, Rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
@@ -77,6 +77,7 @@ class Protocol(Table):
 
     replicas: PositiveInt = 4
     shards: PositiveInt = 2
+    """Each machine of a replica talks to shards of its own: left out, there is one for each, and two at least."""
     durability: Durability = "snapshot"
     """What an acknowledgement promises: core/durability.py."""
     snapshot_every: PositiveDuration = 30.0
@@ -206,3 +207,12 @@ class Synchronous(Protocol):
     @property
     def needed_replicas(self) -> int:
         return self.replicas
+
+
+def one_shard_each(raw: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a scenario with a shard for each machine of a replica, where they say nothing of shards; the given ones are left as they are."""
+    model, protocol = raw.get("model"), raw.get("protocol", {"kind": "downpour"})
+    partitions = model.get("partitions") if isinstance(model, dict) else None
+    if type(partitions) is not int or partitions <= Protocol.model_fields["shards"].default or not isinstance(protocol, dict):
+        return raw
+    return raw | {"protocol": {"shards": partitions} | protocol}

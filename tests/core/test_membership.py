@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.membership import BUSY, Membership, Role, State
+from core.lives import Role, State
+from core.membership import Membership
 from core.messages import Sender
+from core.patience import BUSY
 from core.reports import Beat, Capacity, End, Orders, Process, Report, Standing, Status
 from core.timings import GIVE_UP_AFTER, Timings
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.membership import Membership, Role
+from core.lives import Role
+from core.membership import Membership
 from core.messages import Ask, Refusal, Request, Sender
 from core.node import Server, StoreFailed
 from core.reports import Beat, Capacity, Conclude, End, Inquire, Orders, Overview, Report, Standing, Status

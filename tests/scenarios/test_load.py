@@ -226,6 +226,38 @@ def test_a_mistake_is_told_with_its_path_and_what_is_allowed(tables: dict[str, A
     assert said in mistakes[0].message
 
 
+SPLIT: dict[str, Any] = {
+    "model": {"layers": [64, 40, 10], "partitions": 2},
+    "network": {"topology": {"kind": "racks", "racks": 2, "oversubscription": 4}},
+    "fault": [
+        {"kind": "crash", "target": "replica/1/1", "at": "1 s", "repair": "1 s"},
+        {"kind": "crash", "target": "machine/3", "at": "1 s", "repair": "1 s"},
+        {"kind": "crash", "target": "rack/1", "at": "1 s", "repair": "1 s"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("model", "layerz", [64, 10]), ("model", "layers", [63, 10]), ("model", "partitions", 0), ("model", "partitions", "two"),
+        ("model", "placement", "best"), ("protocol", "kind", "downpur"), ("protocol", "shards", 0), ("cluster", "machines", 0),
+        ("cluster", "sped", 1), ("network", "latency", 3), ("network", "topology", {"kind": "racks", "racks": 200, "oversubscription": 4}),
+    ],
+)  # fmt: skip
+def test_one_mistake_brings_one_message_whomever_faults_are_aimed_at(table: str, key: str, value: Any) -> None:
+    loaded(SPLIT)
+    _, mistakes = validate(SPLIT | {table: SPLIT.get(table, {"kind": "downpour"} if table == "protocol" else {}) | {key: value}}, "test")
+    assert [mistake.path.split(".")[:2] for mistake in mistakes] == [[table, key]], mistakes
+
+
+def test_a_mistake_in_the_model_hides_none_of_a_fault() -> None:
+    nobody = {"kind": "crash", "target": "replica/1/2", "at": "1 s", "repair": "1 s"}
+    _, mistakes = validate(SPLIT | {"model": SPLIT["model"] | {"layerz": 1}, "fault": [*SPLIT["fault"], nobody]}, "test")
+    assert [mistake.path for mistake in mistakes] == ["model.layerz", "fault.3.target"]
+    assert "did you mean 'replica/1/1'?" in mistakes[1].message
+
+
 def test_a_table_in_the_place_of_a_value_is_told_and_so_is_the_reverse() -> None:
     for tables, path in (({"seed": {"a": 1}}, "seed"), ({"protocol": 3}, "protocol"), ({"fault": {"kind": "crash"}}, "fault")):
         _, mistakes = validate({"model": {"layers": [64, 10]}} | tables, "test")

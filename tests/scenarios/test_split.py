@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.load import ScenarioError, load
+from scenarios.load import ScenarioError, load, validate
 from scenarios.memory import check_declared
 from scenarios.plan import plan
 
@@ -50,6 +50,25 @@ def test_each_machine_has_shards_of_its_own_which_cover_its_parameters(file: str
 def test_fewer_shards_than_machines_with_parameters_are_refused(file: str) -> None:
     with pytest.raises(ScenarioError, match=r"protocol\.shards: found 1; 2 partitions have parameters, .* allowed: 2 or more"):
         plan(load(file, ("protocol.shards=1",)))
+
+
+@pytest.mark.parametrize(("partitions", "shards"), [(1, 2), (2, 2), (4, 4)])
+def test_where_nothing_is_said_of_shards_there_is_one_for_each_machine_and_two_at_least(
+    tmp_path: Path, partitions: int, shards: int
+) -> None:
+    path = tmp_path / "split.toml"
+    path.write_text(SCENARIO.replace("shards = 5\n", "").replace("partitions = 2", f"partitions = {partitions}"))
+    scenario = load(str(path), ())
+    assert len(plan(scenario).job.shards) == scenario.protocol.shards == shards
+    assert "shards" not in scenario.toml()
+    with pytest.raises(ScenarioError, match=r"protocol\.shards"):
+        plan(load(str(path), (f"protocol.shards={partitions - 1}",)))
+
+
+def test_a_scenario_that_only_says_into_how_many_machines_can_be_split() -> None:
+    scenario, mistakes = validate({"numerics": "timing", "model": {"layers": [64, 40, 10], "partitions": 4}}, "test")
+    assert scenario is not None, mistakes
+    assert {shared.partition for shared in plan(scenario).job.shards} == {0, 1, 2, 3}
 
 
 def test_a_declared_cost_has_no_parts(file: str) -> None:
