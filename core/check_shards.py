@@ -160,9 +160,8 @@ class ShardRules:
             what = f"{record.node} has {record.number} durable updates, {len(shard.history)} applied, {before} durable before"
             self.facts.broken("a snapshot counts its updates", what, shard.durable[1], line)
         shard.kept[record.peer] = record.number
-        if (
-            record.peer or self.facts.durability != "mirror"
-        ):  # with one, the promise is its copy; a shard that is told to end writes all the same
+        if record.peer or self.facts.durability != "mirror":
+            # with a mirror the promise is its copy; a shard that is told to end writes all the same
             shard.durable = max(shard.durable, (record.number, line))
         if record.peer:
             # two copies there are again: this life's, and that of the mirror's; either may have been lost before this line was written
@@ -171,21 +170,20 @@ class ShardRules:
 
     def on_finished(self, line: int, record: Record) -> None:
         shard = self.shards[record.node][record.life]
-        if record.number != len(shard.history):
-            what = f"{record.node} counts {record.number} updates; its history has {len(shard.history)}"
-            self.facts.broken("finished is finished", what, line)
-        if shard.finished:
-            self.facts.broken("finished is finished", f"{record.node} finished twice in one life", shard.finished, line)
-        shard.finished = line
+        shard.finished = self.over("finished is finished", line, record, shard.finished)
 
     def on_warmed(self, line: int, record: Record) -> None:
         shard = self.shards[record.node][record.life]
-        if record.number != len(shard.history):
-            what = f"{record.node} counts {record.number} updates; its history has {len(shard.history)}"
-            self.facts.broken("a warm start ends once", what, line)
-        if shard.warmed:
-            self.facts.broken("a warm start ends once", f"{record.node} is warm twice in one life", shard.warmed, line)
-        shard.warmed = line
+        shard.warmed = self.over("a warm start ends once", line, record, shard.warmed)
+
+    def over(self, rule: str, line: int, record: Record, before: int) -> int:
+        """A life counts all its updates at an end that comes once; the line that says so."""
+        applied = len(self.shards[record.node][record.life].history)
+        if record.number != applied:
+            self.facts.broken(rule, f"{record.node} counts {record.number} updates; its history has {applied}", line)
+        if before:
+            self.facts.broken(rule, f"{record.node} {record.event} twice in one life", before, line)
+        return line
 
     def on_crashed(self, line: int, record: Record) -> None:
         if record.number:

@@ -17,7 +17,7 @@ from scenarios.expectations import Expectation
 from scenarios.faults import Fault
 from scenarios.protocols import one_shard_each
 from scenarios.schema import Model, Scenario
-from scenarios.sense import senseless
+from scenarios.sense import file_in, senseless
 from scenarios.words import nearest
 
 
@@ -128,9 +128,8 @@ def beside(value: Any, folder: Path) -> Any:
     """The name of a file, perhaps with what is meant in it, as it is found from where the user stands."""
     if not isinstance(value, str):
         return value
-    file, colon, function = value.rpartition(":") if ".py:" in value else (value, "", "")
-    is_file = Path(file).suffix in (".py", ".npz", ".safetensors")
-    return f"{folder / file}{colon}{function}" if is_file and not Path(file).is_file() and (folder / file).is_file() else value
+    file, what = file_in(value)
+    return f"{folder / file}{what}" if file is not None and not file.is_file() and (folder / file).is_file() else value
 
 
 def anchor_files(table: Any, folder: Path) -> None:

@@ -75,10 +75,16 @@ def learns(sections: dict[str, Any]) -> bool:
     return sections.get("numerics") not in ("timing", "exact")
 
 
+def file_in(value: str) -> tuple[Path | None, str]:
+    """The file that is named by "file.py:function", "arrays.npz" or "model.safetensors", and what is meant in it, as ":function"."""
+    file, colon, what = value.rpartition(":") if ".py:" in value else (value, "", "")
+    return (Path(file), colon + what) if Path(file).suffix in (".py", ".npz", ".safetensors") else (None, "")
+
+
 def missing_file(path: str, value: str) -> Iterable[tuple[str, str]]:
-    """A file that a key names, as "file.py:function", "arrays.npz" or "model.safetensors", and that is not there."""
-    file = Path(value.rpartition(":")[0] if ".py:" in value else value)
-    if file.suffix in {".py", ".npz", ".safetensors"} and not file.is_file():
+    """A file that a key names, and that is not there."""
+    file, _ = file_in(value)
+    if file is not None and not file.is_file():
         beside = sorted(other.name for other in file.parent.glob(f"*{file.suffix}")) if file.parent.is_dir() else []
         yield path, f"found {value!r}; no such file{nearest(file.name, beside)}"
 

@@ -14,8 +14,8 @@ import click
 from report.commands import finish, run_options, scenario_arguments
 from report.graphing import graph
 from report.reading import READERS
+from sim.criticality_command import criticality
 from sim.hunting import hunt
-from sim.losing import criticality
 
 if TYPE_CHECKING:
     from scenarios.schema import Scenario

@@ -1,169 +1,226 @@
-"""`simctl criticality`: the undisturbed run of a scenario, and the same with one more thing lost at one moment.
+"""Which single loss hurts most, and when?  Each thing is lost at each of some moments, one simulated run each.
 
-A variant is the scenario with one `[[fault]]` appended, so that all else is as it is: each fault draws from streams of its own.
+The undisturbed run is the scenario as it is, its own faults included.  Every variant is the same with one more `[[fault]]`:
+
+machine, group   crash; for good, unless there is a repair
+role             crash of its process, which its agent starts again at once, or when the repair is over
+link             loss of every message that passes over it; for good, unless there is a repair
+
+So is what people plan for: hardware that is gone stays gone, and whoever watches a process starts it again.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
-import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from core.job import SUPERVISOR, role_kind
-from report.criticality import Criticality, Outcome, Thing
-from report.summary import bites
-from scenarios.faults import GROUP, LINK, MACHINE, ROLE
-from scenarios.load import Mistake, ScenarioError, load, validate
-from scenarios.places import Places, places, role_names
+from models.errors import InputError
+from report.criticality_findings import Criticality, Outcome, Sampled, Thing
+from scenarios.faults import GROUP, LINK, MACHINE, ROLE, Fault
+from scenarios.places import Places, places
 from scenarios.schema import Scenario
+from scenarios.units import in_words
 from scenarios.wiring import HEAD
-from scenarios.words import listed, nearest
+from scenarios.words import nearest
+from sim.cluster import Cluster
 from sim.outlook import in_brief, waits
 from sim.run import Run
+from sim.workers import workers
 
-KINDS = (MACHINE, GROUP, LINK, ROLE)
-
-AT_ONCE = "1 ms"
-"""The repair of a process that is lost for no given time: its agent starts it again at once."""
-
+KINDS = (MACHINE, GROUP, ROLE, LINK)
 PATIENCE = 10
-"""Times as long as the undisturbed run, after which a job is given up, unless the scenario says when."""
-
-FEW = 3
-"""Roles that are named one by one."""
-
-Tables = dict[str, Any]
+"""A run that takes so many times as long as undisturbed, besides the repair, never ends."""
+COMPARED = ("seconds", "updates", "lost_updates", "loss", "accuracy", "digest")
+"""Of the summary of the undisturbed run."""
 
 
-@dataclass(slots=True)
-class Subject:
-    """What is examined."""
-
-    scenario: Scenario
-    there: Places
-    things: tuple[Thing, ...]
-    undisturbed: Outcome | None = None
-    lives: dict[str, int] = field(default_factory=dict)
-    """Of each role, in the undisturbed run."""
+# what there is to be lost
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One run: the scenario's tables with a loss."""
+def things(scenario: Scenario, targets: Sequence[str] = ()) -> list[Thing]:
+    """Those that the targets name: globs, or "machine", "group", "role", "link" for all of that kind; without targets everything.
 
-    tables: Tables
-    name: str
-    moment: int
-    lives: dict[str, int]
-
-
-def subject(file: str, overrides: Sequence[str], targets: Sequence[str]) -> Subject:
-    """What there is to be lost.  Raises ScenarioError, also for a target that is nothing here.
-
-    "machine/*" means machines and not their links: these are meant by what matches nothing else, as "* out".
+    A glob means links only where it matches nothing else: 'machine/*' are machines, 'machine/* out' links.  Raises InputError.
     """
-    scenario = load(file, overrides)
-    real, partitions = scenario.numerics == "real", scenario.model.partitions
-    there = places(scenario.protocol, scenario.cluster, scenario.network, real=real, partitions=partitions)
-    names = there.of(*KINDS)
-    meant = {target: there.hit((target,), (MACHINE, GROUP, ROLE)) or there.hit((target,), (LINK,)) for target in targets}
-    wrong = [target for target in targets if not meant[target]]
-    if wrong:
-        kinds = "; ".join(f"{kind}s: {listed(there.of(kind), 3)}" for kind in KINDS if there.of(kind))
-        raise ScenarioError(Mistake("--targets", repr(target), f"matches nothing{nearest(target, names)}; {kinds}") for target in wrong)
-    wanted = {name for hit in meant.values() for name in hit} if targets else set(names)
-    homes = dict(
-        zip(role_names(scenario.protocol, real=real, partitions=partitions), itertools.cycle(there.machines), strict=False)
-    ) | {SUPERVISOR: HEAD}  # fmt: skip
-    residents = home_to(there, homes)
-    things = tuple(Thing(kind, name, residents.get(name, "")) for kind in KINDS for name in there.of(kind) if name in wanted)
-    return Subject(scenario, there, things)
+    there = places(
+        scenario.protocol, scenario.cluster, scenario.network, real=scenario.numerics == "real", partitions=scenario.model.partitions
+    )
+    kinds = {name: kind for kind in KINDS for name in there.of(kind)}
+    wanted: dict[str, None] = {}
+    for target in targets or dict.fromkeys(kinds.values()):
+        found = there.of(target) if target in KINDS else [target] if target in kinds else fnmatch.filter(kinds, target)
+        if target not in KINDS:
+            found = [name for name in found if kinds[name] != LINK] or found
+        if not found:
+            allowed = f"{', '.join(dict.fromkeys(kinds.values()))}, a name or a glob, as 'machine/*', 'replica/0' or {there.of(LINK)[0]!r}"
+            raise InputError(f"--targets: found {target!r}, which is nobody here{nearest(target, kinds)}; allowed: {allowed}")
+        wanted.update(dict.fromkeys(found))
+    tenants = Tenants(there)
+    return [Thing(name, kinds[name], tenants.of(name, kinds[name])) for name in wanted]
 
 
-def home_to(there: Places, homes: dict[str, str]) -> dict[str, str]:
-    """By name of a thing, in words: the roles that begin on a machine, in a group or behind a link; of a role its machine."""
-    on = defaultdict[str, list[str]](list)
-    for role, machine in homes.items():
-        on[machine].append(role)
-    found: dict[str, str] = dict(homes) | {machine: told(on[machine]) or "spare" for machine in there.machines}
-    for group, machines in there.wiring.groups.items():
-        found[group] = told([role for machine in machines for role in on[machine]]) or "spare"
-    for place, links in there.wiring.attachments.items():
-        for link in links:  # of a machine before those of its rack, whose links are others
-            found.setdefault(link, found.get(place, told(on[place])))
-    return found
+class Tenants:
+    """Who lives where when the job begins."""
+
+    def __init__(self, there: Places) -> None:
+        self.there = there
+        roles = [name for name in there.roles if name != SUPERVISOR]
+        self.home = dict(zip(roles, itertools.cycle(there.machines), strict=False)) | {SUPERVISOR: HEAD}
+        self.tenants: defaultdict[str, list[str]] = defaultdict(list)
+        for role, machine in self.home.items():
+            self.tenants[machine].append(role)
+        self.owner: dict[str, str] = {}
+        """Of each link the machine or group that hangs on it; of several the smallest."""
+        wiring = there.wiring
+        for name in sorted(wiring.attachments, key=lambda name: len(wiring.groups.get(name, ()))):
+            for link in wiring.attachments[name]:
+                self.owner.setdefault(link, name)
+
+    def of(self, name: str, kind: str) -> tuple[str, ...]:
+        """Roles; of a role its machine."""
+        if kind == ROLE:
+            return (self.home[name],)
+        place = self.owner.get(name, "") if kind == LINK else name
+        return tuple(role for machine in self.there.wiring.groups.get(place, (place,)) for role in self.tenants.get(machine, ()))
 
 
-def told(roles: Sequence[str]) -> str:
-    """Few by name, many by kind."""
-    if len(roles) <= FEW:
-        return ", ".join(roles)
-    return ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in Counter(map(role_kind, roles)).items())
+def sample(found: Sequence[Thing], most: int) -> tuple[list[Thing], list[Sampled]]:
+    """No more than so many: of things that are alike as many of each sort, spread evenly; and what was taken, if not all.
+
+    Alike are those whose names differ in numbers alone and that kinds of roles live on which are the same.
+    """
+    if len(found) <= most:
+        return list(found), []
+    sorts: defaultdict[str, list[Thing]] = defaultdict(list)
+    for thing in found:
+        like = re.sub(r"\d+", "*", thing.name)
+        tenants = sorted({role_kind(role) for role in thing.lives_there}) if thing.kind != ROLE else []
+        sorts[f"{like} ({', '.join(tenants)})" if tenants else like].append(thing)
+    taken, told, left = set(), {}, most
+    for waiting, (like, alike) in zip(range(len(sorts), 0, -1), sorted(sorts.items(), key=lambda sort: len(sort[1])), strict=True):
+        count = min(len(alike), left // waiting)
+        left -= count
+        taken |= {alike[number * len(alike) // count].name for number in range(count)}
+        told[like] = Sampled(like, count, len(alike))
+    return [thing for thing in found if thing.name in taken], [told[like] for like in sorts]
 
 
-def undisturbed(on: Subject) -> None:
-    """Run the scenario as it is.  Raises ScenarioError if it fails: then there is nothing to compare with."""
-    outcome, on.lives = play(on.scenario, {})
-    if outcome.failed:
-        raise ScenarioError([Mistake(on.scenario.file, "", f"fails without any further loss: {outcome.failed}; nothing to compare with")])
-    on.undisturbed = outcome
+def moments(length_s: float, count: int) -> list[float]:
+    """The middles of so many equal parts of the run, in seconds of six digits, as they stand in a file."""
+    return [float(f"{length_s * (number + 0.5) / count:.6g}") for number in range(count)]
 
 
-def begin(on: Subject, moments: int, repair: str) -> Criticality:
-    """With nothing lost yet; the moments are the middles of so many equal parts of the undisturbed run."""
-    assert on.undisturbed is not None
-    whole_s = on.undisturbed.seconds
-    at_s = tuple(round(whole_s * (number + 0.5) / moments, 6) for number in range(moments))
-    return Criticality(on.scenario.name, on.scenario.seed, repair, on.undisturbed, at_s, on.things)
+# losing it
 
 
-def variants(on: Subject, found: Criticality) -> list[Variant]:
-    """Every thing at one moment, then at the next."""
-    given = {"give_up_after": f"{math.ceil(PATIENCE * found.undisturbed.seconds)} s", "name": found.scenario} | on.scenario.given()
-    return [
-        Variant(given | {"fault": [*given.get("fault", ()), loss(thing, at_s, found.repair)]}, thing.name, moment, on.lives)
-        for moment, at_s in enumerate(found.moments_s) for thing in found.things
-    ]  # fmt: skip
-
-
-def loss(thing: Thing, at_s: float, repair: str) -> Tables:
-    """The fault; a link is lost with all the messages that it would carry."""
-    aimed = {"target": thing.name, "at": f"{at_s:.6f} s"}
+def loss(thing: Thing, at_s: float, repair_s: float | None) -> dict[str, Any]:
+    """The `[[fault]]` table, as it would stand in the file."""
     if thing.kind == LINK:
-        return {"kind": "loss", "probability": 1.0} | aimed | ({"for": repair} if repair else {})
-    repair = repair or (AT_ONCE if thing.kind == ROLE else "")
-    return {"kind": "crash"} | aimed | ({"repair": repair} if repair else {})
+        lasting = {"for": in_file(repair_s)} if repair_s is not None else {}
+        return {"kind": "loss", "target": thing.name, "at": in_file(at_s), "probability": 1.0} | lasting
+    if thing.kind == ROLE and repair_s is None:
+        repair_s = 0.0
+    lasting = {"repair": in_file(repair_s)} if repair_s is not None else {}
+    return {"kind": "crash", "target": thing.name, "at": in_file(at_s)} | lasting
 
 
-def examine(variant: Variant) -> Outcome:
-    """Run it, in whatever process."""
-    made, mistakes = validate(variant.tables, variant.name)
-    if made is None or mistakes:
-        raise ScenarioError(mistakes)
-    return play(made, variant.lives)[0]
+def in_file(seconds: float) -> str:
+    return f"{seconds:.9g} s"
 
 
-def play(scenario: Scenario, lives: dict[str, int]) -> tuple[Outcome, dict[str, int]]:
-    """How a run ends, and how many lives each role has in it; `lives`: in the undisturbed one."""
-    run = Run(scenario)
+def survive(scenario: Scenario, fault: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    """The summary of the scenario with that fault besides; one that never ends is told to have failed."""
+    added = TypeAdapter[Any](Fault).validate_python(fault)
+    run = Run(scenario.model_copy(update={"fault": (*scenario.fault, added)}))
+    run.cluster.at(limit_s, partial(give_up, run.cluster))
     run.simulate()
-    summary = run.summary()
+    return run.summary()
+
+
+def give_up(cluster: Cluster) -> None:
+    """Say who is not there, and who waits for whom."""
+    why = "; ".join(filter(None, (cluster.head.missing(), in_brief(waits(cluster)))))
+    cluster.fail(f"not over after {in_words(cluster.now())}: {why}")
+
+
+def outcome(undisturbed: dict[str, Any], at_s: float, fault: dict[str, Any], summary: dict[str, Any], *, learns: bool) -> Outcome:
+    """What the loss made of the run, against the one without it."""
     failed = summary["reason"] if summary["status"] == "failed" else ""
-    if failed and (waiting := in_brief(waits(run.cluster))) not in failed:
-        failed = f"{failed}; {waiting}"
-    outcome = Outcome(
-        failed, summary["seconds"], summary["loss"], summary["accuracy"], summary["lost_updates"], happened(run, summary, lives) if lives else "",
+
+    def change(key: str) -> float | None:
+        if failed or summary[key] is None or undisturbed[key] is None:
+            return None
+        return round(float(summary[key]) - float(undisturbed[key]), 9)
+
+    return Outcome(
+        at_s, failed, change("seconds"), change("loss") if learns else None, change("accuracy") if learns else None,
+        summary["lost_updates"] - undisturbed["lost_updates"], undisturbed["updates"] - summary["updates"],
+        summary["faults"][-1]["bit"], fault, summary["digest"],
     )  # fmt: skip
-    return outcome, dict(run.cluster.accounts.lives)
 
 
-def happened(run: Run, summary: dict[str, Any], lives: dict[str, int]) -> str:
-    """What came of the last fault: who began again where, and what it bit."""
-    accounts = run.cluster.accounts
-    again = [role for role, count in accounts.lives.items() if count > lives.get(role, 0)]
-    bit = bites(summary["faults"][-1])
-    where = ", ".join(f"{role} on {accounts.homes[role]}" for role in again) if len(again) <= FEW else told(again)
-    return "; ".join(part for part in (f"begins again: {where}" if again else "", bit) if part) or "nothing was hit"
+def ends_by_the_clock(scenario: Scenario, length_s: float) -> bool:
+    """Then it takes as long whatever is lost."""
+    stop_s = scenario.protocol.stop.time
+    return stop_s is not None and length_s >= stop_s
+
+
+Variant = tuple[Thing, float, dict[str, Any]]
+"""What is lost, when, and the table."""
+
+
+class Study:
+    """Prepare it, then let `run` fill in what is found."""
+
+    def __init__(self, scenario: Scenario, undisturbed: dict[str, Any], found: Sequence[Thing], count: int, *, most: int, repair_s: float | None) -> None:  # fmt: skip
+        """`count`: moments; `most`: runs."""
+        self.scenario = scenario
+        self.things, sampled = sample(found, most // count)
+        length_s: float = undisturbed["seconds"]
+        self.found = Criticality(
+            scenario.name, scenario.seed, {key: undisturbed[key] for key in COMPARED}, len(scenario.fault), scenario.numerics == "real",
+            "updates_fewer" if ends_by_the_clock(scenario, length_s) else "lost_s", repair_s, PATIENCE * length_s + (repair_s or 0.0), moments(length_s, count),
+            len(self.things) * count, sampled,
+        )  # fmt: skip
+
+    def variants(self) -> Iterator[Variant]:
+        """All things at one moment, then all at the next: so whoever interrupts has something of everything."""
+        for at_s in self.found.moments_s:
+            for thing in self.things:
+                yield thing, at_s, loss(thing, at_s, self.found.repair_s)
+
+    def run(self, count: int, on_progress: Callable[[Criticality], None] = lambda _: None) -> Criticality:
+        """All variants, so many side by side; Ctrl-C, or the end of a process that was killed, ends it with what there is."""
+        found = self.found
+        on_progress(found)
+        try:
+            with closing(side_by_side(self.scenario, list(self.variants()), found.limit_s, count)) as summaries:
+                for (thing, at_s, fault), summary in summaries:
+                    found.add(thing, outcome(found.undisturbed, at_s, fault, summary, learns=found.learns))
+                    on_progress(found)
+        except KeyboardInterrupt:
+            found.cut_short = "interrupted"
+        except BrokenProcessPool:
+            found.cut_short = "a process that ran them was killed, perhaps for want of memory; fewer --workers need less"
+        return found
+
+
+def side_by_side(
+    scenario: Scenario, variants: Sequence[Variant], limit_s: float, count: int
+) -> Generator[tuple[Variant, dict[str, Any]]]:  # fmt: skip
+    """The summary of each variant, in whatever order they come."""
+    with workers(min(len(variants), count)) as pool:
+        running = {pool.submit(survive, scenario, variant[2], limit_s): variant for variant in variants}
+        for one in as_completed(running):
+            yield running.pop(one), one.result()

@@ -31,6 +31,7 @@ from core.situations import Situations, reachable
 from scenarios.load import ScenarioError, load, validate
 from scenarios.places import Places, places
 from scenarios.schema import Scenario
+from scenarios.sense import file_in
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
 from sim.shrink import shrink
@@ -209,10 +210,10 @@ def rooted(value: Any) -> Any:
         return {key: rooted(one) for key, one in value.items()}
     if isinstance(value, list):
         return [rooted(one) for one in value]
-    if isinstance(value, str):
-        file, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
-        return f"{Path(file).resolve()}{colon}{name}" if Path(file).suffix in (".py", ".npz", ".safetensors", ".csv") else value
-    return value
+    if not isinstance(value, str):
+        return value
+    file, what = file_in(value) if not value.endswith(".csv") else (Path(value), "")
+    return value if file is None else f"{file.resolve()}{what}"
 
 
 @st.composite

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from sim.workers import workers
 
 if TYPE_CHECKING:
     from sim.hunt import Found, Prey, Searched
@@ -42,7 +43,8 @@ class Hunt:
     reachable: set[str] = field(default_factory=set)
     ended: Counter[str] = field(default_factory=Counter)
     found: Found | None = None
-    interrupted: bool = False
+    cut_short: str = ""
+    """Why it ended early."""
 
     def add(self, searched: Searched) -> None:
         self.done.add(searched.number)
@@ -63,7 +65,7 @@ class Hunt:
         return {
             "prey": asdict(self.prey), "done": sorted(self.done), "runs": self.runs, "cpu_s": round(self.cpu_s, 3),
             "wall_s": round(self.wall_s, 3), "runs_per_cpu_s": rate, "ended": dict(sorted(self.ended.items())),
-            "reached": dict(sorted(self.reached.items())), "never": self.never, "interrupted": self.interrupted,
+            "reached": dict(sorted(self.reached.items())), "never": self.never, "cut_short": self.cut_short,
             "found": asdict(self.found) if self.found is not None else None,
         }  # fmt: skip
 
@@ -80,47 +82,44 @@ class Hunt:
         )  # fmt: skip
 
 
-def pursue(hunt: Hunt, *, runs: int | None, time_s: float | None, workers: int, look: Callable[[Hunt], None]) -> None:
-    """Search until something is found, or so many runs or seconds are over; Ctrl-C ends it early, and what was done counts."""
+def pursue(hunt: Hunt, *, runs: int | None, time_s: float | None, count: int, look: Callable[[Hunt], None]) -> None:
+    """Search until something is found, or so many runs or seconds are over, in so many processes.
+
+    Ctrl-C, or the end of a process that was killed, ends it early, and what was done counts.
+    """
     from sim.hunt import search
 
     began, before_s = time.monotonic(), hunt.wall_s
     numbers = (number for number in range(1_000_000_000) if number not in hunt.done)
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=leave_interrupts_to_the_parent)
     waiting: set[Future[Searched]] = set()
     try:
-        while hunt.found is None:
-            hunt.wall_s = before_s + time.monotonic() - began
-            under_way = len(waiting)
-            enough = (runs is not None and hunt.runs + under_way * RUNS >= runs) or (time_s is not None and hunt.wall_s >= time_s)
-            while not enough and len(waiting) < 2 * workers:
-                left = RUNS if runs is None else min(RUNS, runs - hunt.runs - len(waiting) * RUNS)
-                if left <= 0:
+        with workers(count) as pool:
+            while hunt.found is None:
+                hunt.wall_s = before_s + time.monotonic() - began
+                late = time_s is not None and hunt.wall_s >= time_s
+                while not late and len(waiting) < 2 * count and (left := still_to_run(hunt, runs, len(waiting))):
+                    waiting.add(pool.submit(search, hunt.prey, next(numbers), left))
+                if late or not waiting:
                     break
-                waiting.add(pool.submit(search, hunt.prey, next(numbers), left))
-            if not waiting:
-                break
-            ready, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in ready:
-                hunt.add(future.result())
-            if time_s is not None and hunt.wall_s >= time_s:
-                break
-            look(hunt)
+                ready, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    hunt.add(future.result())
+                look(hunt)
     except KeyboardInterrupt:
-        hunt.interrupted = True
+        hunt.cut_short = "interrupted"
+    except BrokenProcessPool:
+        hunt.cut_short = "a process that searched was killed, perhaps for want of memory; fewer --workers need less"
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
         hunt.wall_s = before_s + time.monotonic() - began
+
+
+def still_to_run(hunt: Hunt, runs: int | None, under_way: int) -> int:
+    """By one more search."""
+    return RUNS if runs is None else max(0, min(RUNS, runs - hunt.runs - under_way * RUNS))
 
 
 RUNS = 50
 """Of one search."""
-
-
-def leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @click.command()
@@ -132,13 +131,13 @@ def leave_interrupts_to_the_parent() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the hunt: another one draws other schedules.")
 @click.option("--faults", type=click.IntRange(0, 100), default=8, show_default=True, help="Of one run, at most.")
 @click.option("--rule", default="", help="Look for this one alone, as 'counted once'.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; default: as many as there are cores.")
+@click.option("--workers", "processes", type=click.IntRange(1), help="Processes; default: as many as there are cores.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the hunt; default: a new one under runs/.")
 @click.option("--resume", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Go on with the hunt in that folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON object.")
 def hunt(
     file: str | None, overrides: tuple[str, ...], kind: str | None, *, runs: int | None, limit: str | None, seed: int, faults: int, rule: str,
-    workers: int | None, out: Path | None, resume: Path | None, as_json: bool,
+    processes: int | None, out: Path | None, resume: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Search for the fewest faults that break a rule, or an [[expect]] of the scenario.
 
@@ -153,7 +152,7 @@ def hunt(
         runs = 1000 if runs is None and time_s is None else runs
         if made.found is None:
             with shown(folder) as look:
-                pursue(made, runs=runs, time_s=time_s, workers=workers or os.cpu_count() or 1, look=look)
+                pursue(made, runs=runs, time_s=time_s, count=processes or os.cpu_count() or 1, look=look)
         save(made, folder)
         if made.found is not None:
             (folder / SCENARIO).write_text(scenario_of(made.found, folder), encoding="utf-8")
@@ -167,7 +166,7 @@ def hunt(
 def code(hunt: Hunt) -> int:
     from report.exits import Exit
 
-    return Exit.UNMET if hunt.found is not None else Exit.INTERRUPTED if hunt.interrupted else Exit.DONE
+    return Exit.UNMET if hunt.found is not None else Exit.INTERRUPTED if hunt.cut_short else Exit.DONE
 
 
 def begun(
@@ -243,16 +242,17 @@ def tell(hunt: Hunt, folder: Path) -> None:
             click.echo(f"    never  {name}")
     found = hunt.found
     if found is None:
-        click.echo(f"interrupted: simctl hunt --resume {folder}" if hunt.interrupted else "nothing was found")
+        click.echo(f"{hunt.cut_short}; go on with: simctl hunt --resume {folder}" if hunt.cut_short else "nothing was found")
         return
     from core.checks import RULES
+    from report.verdict import show
     from sim.oracles import ORACLES
 
-    meaning = RULES.get(found.rule) or ORACLES.get(found.rule)
-    click.echo(f"\nbroken: {found.rule}" + (f" ({meaning})" if meaning else ""))
-    click.echo(f"  {found.what}")
-    for number, line in zip(found.lines, found.told, strict=True):
-        click.echo(f"  line {number}: {line}")
+    meanings = RULES | ORACLES
+    lines = [{"number": number, "text": line} for number, line in zip(found.lines, found.told, strict=True)]
+    broken = {"rule": found.rule, "meaning": meanings.get(found.rule, ""), "what": found.what, "lines": lines, "subject": "", "story": []}
+    click.echo()
+    show({"rules": len(meanings), "violations": [broken]}, folder, "simctl")
     click.echo(f"{found.faults} faults, digest {found.digest}: simctl run {folder / SCENARIO} --check")
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+from sim.workers import workers
 
 METRICS = ("seconds", "updates", "loss", "accuracy", "staleness.mean", "messages", "repeated", "lost_updates")
 """Of the summary, whose spread over tie orders is shown."""
@@ -77,8 +77,7 @@ class Spread(NamedTuple):
 
 def spreads(file: str, overrides: Sequence[str], summary: dict[str, Any], orders: int) -> Iterator[Spread]:
     """Run so many orders of ties, on all cores; `summary` is of the usual one, first come, first served."""
-    workers = min(orders, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with workers(min(orders, os.cpu_count() or 1)) as pool:
         found = list(pool.map(partial(metrics_of, file, tuple(overrides)), range(1, orders + 1)))
     for metric in METRICS:
         values = [value for one in found if (value := one[metric]) is not None]
