@@ -43,7 +43,9 @@ def drawn(there: Places, seed: int) -> list[Tables]:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "exec.cli", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", "from exec.cli import main; main()", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 @click.command(help=__doc__.splitlines()[0] if __doc__ else "")
