@@ -18,6 +18,7 @@ from sim.loop import Event, SimLoop
 
 if TYPE_CHECKING:
     from sim.network import Route
+    from sim.store import DiskStore
 
 
 class Cause(Protocol):
@@ -57,6 +58,8 @@ class Machine:
     """Factor of each slowdown in effect."""
     computing: list[Device] = field(default_factory=list)
     """Whoever uses its cores at this moment."""
+    storing: list[DiskStore] = field(default_factory=list)
+    """Those for which the disk reads or writes at this moment."""
     full_disk: dict[Cause, None] = field(default_factory=dict)
     slow_disk: dict[Cause, float] = field(default_factory=dict)
     drifts: dict[Cause, Drift] = field(default_factory=dict)
@@ -80,13 +83,18 @@ class Machine:
         for cause, factor in self.slowdowns.items():
             lose(cause, "computing seconds lost", elapsed_s * (1 - 1 / factor))
 
-    def disk_takes(self, nbytes: float) -> float:
-        """Seconds for reading or writing so much, at the present speed."""
-        seconds = nbytes / self.disk_bytes_per_s
+    @property
+    def disk_slowness(self) -> float:
+        """Likewise of its disk."""
+        factor = 1.0
+        for slowdown in self.slow_disk.values():
+            factor *= slowdown
+        return factor
+
+    def account_disk(self, elapsed_s: float) -> None:
+        """So long the disk read or wrote for one process at the present speed."""
         for cause, factor in self.slow_disk.items():
-            lose(cause, "disk seconds lost", seconds * (factor - 1))
-            seconds *= factor
-        return seconds
+            lose(cause, "disk seconds lost", elapsed_s * (1 - 1 / factor))
 
     def clock(self, now_s: float) -> float:
         """What its clock says."""

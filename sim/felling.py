@@ -89,12 +89,28 @@ def fill_disk(strike: Strike, cluster: Cluster) -> Undo:
 
 
 def slow_disk(strike: Strike, cluster: Cluster) -> Undo:
-    """What the disk has begun goes on as it began."""
     machines = cluster.homes(strike.names)
     for machine in machines:
-        machine.slow_disk[strike] = strike.fault.factor
+        set_disk_slowness(strike, machine, strike.fault.factor)
         cluster.record("choked", machine.name, value=strike.fault.factor, note=strike.name)
-    return partial(forget, strike, [machine.slow_disk for machine in machines])
+
+    def undo() -> None:
+        for machine in machines:
+            set_disk_slowness(strike, machine, None)
+
+    return undo
+
+
+def set_disk_slowness(strike: Strike, machine: Machine, factor: float | None) -> None:
+    """What the disk has begun goes on at its new speed."""
+    for store in machine.storing:
+        store.settle()
+    if factor is None:
+        del machine.slow_disk[strike]
+    else:
+        machine.slow_disk[strike] = factor
+    for store in machine.storing:
+        store.retime()
 
 
 def drift(strike: Strike, cluster: Cluster) -> Undo:

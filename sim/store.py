@@ -59,17 +59,27 @@ class Disk:
         return (copied(entry) for entry in tuple(self.entries))
 
 
-class Operation(Event):
+@dataclass(slots=True, eq=False)
+class Operation:
     """Something the disk is to do: how many bytes that moves, what is then so, and who is to hear of it."""
 
-    __slots__ = ("effect", "future", "nbytes", "store", "writes")
+    nbytes: Callable[[], int]
+    effect: Callable[[], Any]
+    writes: bool
+    future: Future
 
-    def __init__(self, store: DiskStore, nbytes: Callable[[], int], effect: Callable[[], Any], *, writes: bool) -> None:
-        self.store, self.nbytes, self.effect, self.writes = store, nbytes, effect, writes
-        self.future = store.loop.create_future()
+
+class Stretch(Event):
+    """One stretch of an operation at an unchanging speed."""
+
+    __slots__ = ("store",)
+
+    def __init__(self, store: DiskStore) -> None:
+        self.store = store
 
     def __call__(self) -> None:
-        self.store.done(self)
+        if self.store.running is self:
+            self.store.done()
 
 
 class DiskStore:
@@ -81,6 +91,10 @@ class DiskStore:
         self.loop: SimLoop = life.loop
         self._operations: deque[Operation] = deque()
         """The first is under way."""
+        self.running: Stretch | None = None
+        self._left_s = self._since = 0.0
+        """What is left of it, on a healthy disk; since when that is so."""
+        self._slowness = 1.0
 
     def read(self) -> Future:
         return self._begin(self.disk.nbytes, self.disk.kept, writes=False)
@@ -97,7 +111,7 @@ class DiskStore:
 
     def _begin(self, nbytes: Callable[[], int], effect: Callable[[], Any], *, writes: bool = True) -> Future:
         """The future of an operation; of a life that is over it never ends."""
-        operation = Operation(self, nbytes, effect, writes=writes)
+        operation = Operation(nbytes, effect, writes, self.loop.create_future())
         if self.life.up:
             self.disk.life = max(self.disk.life, self.life.incarnation)
             self._operations.append(operation)
@@ -106,14 +120,32 @@ class DiskStore:
         return operation.future
 
     def _go(self) -> None:
-        operation = self._operations[0]
-        self.loop.after(self.machine.disk_takes(operation.nbytes() * self.payload_scale), operation)
+        machine = self.machine
+        self._left_s = self._operations[0].nbytes() * self.payload_scale / machine.disk_bytes_per_s
+        machine.storing.append(self)
+        self.retime()
 
-    def done(self, operation: Operation) -> None:
+    def retime(self) -> None:
+        """Time what is left at the present speed: call after the speed has changed."""
+        self._since, self._slowness = self.loop.env.now, self.machine.disk_slowness
+        self.running = Stretch(self)
+        self.loop.after(self._left_s * self._slowness, self.running)
+
+    def settle(self) -> None:
+        """Deduct what has been done since the last look: call before the speed changes."""
+        elapsed_s = self.loop.env.now - self._since
+        self._left_s = max(0.0, self._left_s - elapsed_s / self._slowness)
+        self.machine.account_disk(elapsed_s)
+
+    def done(self) -> None:
         """The disk has had its time; its effect and its end are of one moment, and nothing is acknowledged after a fence."""
+        if self.machine.slow_disk:
+            self.settle()
+        self.running = None
+        self.machine.storing.remove(self)
         if not self.life.up:
             return
-        self._operations.popleft()
+        operation = self._operations.popleft()
         fenced = self.disk.life > self.life.incarnation
         full = operation.writes and bool(self.machine.full_disk)
         result = None if fenced or full else operation.effect()

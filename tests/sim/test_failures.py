@@ -148,6 +148,14 @@ def test_a_service_goes_on_at_full_speed_once_the_machine_does() -> None:
     assert done.run.loop.time() < 0.5
 
 
+def test_a_disk_goes_on_at_full_speed_once_it_may() -> None:
+    """What a disk had begun while it was slow went on so to the end: a hunt found a shard that read its snapshot for a quarter of a minute."""
+    slow = {"kind": "slow-disk", "target": "shard/0", "at": "400 ms", "for": "20 ms", "factor": 1_000_000}
+    done = run(small(crash("shard/0", "300 ms", "1 ms"), slow, durability="log", stop={"updates": 10}))
+    assert wrong(done) == []
+    assert done.run.loop.time() < 2.0
+
+
 def test_agents_that_gave_the_supervisor_up_begin_anew() -> None:
     """What the world was to do on behalf of nobody was done on behalf of the agent that had just ended, and so never."""
     done = run(small(crash("supervisor", "150 ms", "70 s"), stop={"updates": 1300}))
