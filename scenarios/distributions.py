@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -93,13 +94,11 @@ class Lognormal(Table):
     def mean_s(self) -> float:
         return self.mean if self.mean is not None else (self.median or 0.0) * math.exp(self.sigma**2 / 2)
 
-    @functools.cached_property
-    def mu(self) -> float:
-        """Kept, since latencies are drawn for each message."""
-        return math.log(self.mean_s) - self.sigma**2 / 2
-
     def draw(self, stream: random.Random) -> float:
-        return stream.lognormvariate(self.mu, self.sigma)
+        return self.sampler(stream)()
+
+    def sampler(self, stream: random.Random) -> Callable[[], float]:
+        return functools.partial(stream.lognormvariate, math.log(self.mean_s) - self.sigma**2 / 2, self.sigma)
 
     def residual(self, stream: random.Random) -> float:
         return stream.lognormvariate(math.log(self.mean_s) + self.sigma**2 / 2, self.sigma) * stream.random()
@@ -172,6 +171,11 @@ class Distribution(Table):
     def draw(self, stream: random.Random) -> float:
         """Seconds, to the nanosecond: libm differs in the last bit from machine to machine."""
         return round(float(self.law.draw(stream)), 9)
+
+    def sampler(self, stream: random.Random) -> Callable[[], float]:
+        """`draw` of that stream, for whoever draws often: what depends on the law alone is worked out once."""
+        draw = self.law.sampler(stream) if isinstance(self.law, Lognormal) else functools.partial(self.law.draw, stream)
+        return lambda: round(float(draw()), 9)
 
     def residual(self, stream: random.Random) -> float:
         """Seconds that are left of one that began long ago, to the nanosecond."""

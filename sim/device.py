@@ -51,6 +51,8 @@ class Machine:
     """So many faults keep it down."""
     routes: dict[Machine, Route] = field(default_factory=dict)
     """To the machines that it has sent something to."""
+    latency: Callable[[], float] | None = None
+    """Draws that of its next message, where it varies and one has been drawn before."""
     sent_until: float = 0.0
     """The outgoing side of the NIC is taken until then, where messages take turns."""
     received_until: float = 0.0

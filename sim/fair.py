@@ -28,6 +28,9 @@ SLACK = 1 + 1e-12
 ROUNDING = 1e-14
 """What is due so little later, relatively, is due now: clocks that have gone through different sums differ by a few units in the last place."""
 
+NEARLY = 1 - 1e-9
+"""A link without members is as good as full then: what is left there is counted from change to change, and added up anew only when it is little."""
+
 REPAIRS_OF_A_LINK = 50
 """In one settlement, on average over all links, before everything is filled anew."""
 
@@ -76,7 +79,8 @@ class Link:
         self.limit = math.inf
         """No quiet link that a member crosses can be full while the level is no higher."""
         self.spare = 0.0
-        """Of a watched link without members: bytes a second that nobody takes."""
+        """Of a watched link without members: bytes a second that nobody takes, until it is nearly full.  While there are any, whatever joins
+        or leaves is none of its business."""
         self.watched = self.dirty = self.touched = False
         self.carried_bytes = 0.0
         """Of all that no longer crosses it."""
@@ -228,6 +232,10 @@ class Sharing:
                     link.others[flow] = bottleneck
                     if link.watched:
                         bottleneck.neighbours[link] = bottleneck.neighbours.get(link, 0) + 1
+                        if not link.members:
+                            link.spare -= bottleneck.level
+                            if link.spare >= 0.0:
+                                continue
                 if not link.dirty:
                     self._mark(link)
         self._joining.clear()
@@ -245,6 +253,9 @@ class Sharing:
                 if not link.watched:
                     continue
                 self._part(bottleneck, link)
+                if not link.members:
+                    link.spare += bottleneck.level
+                    continue
             if not link.dirty:
                 self._mark(link)
 
@@ -337,7 +348,7 @@ class Sharing:
         if pull:
             level = self._pull(link, now)
         elif not crowd:
-            link.level, link.spare = 0.0, capacity - taken
+            link.level, link.spare = 0.0, capacity * NEARLY - taken
             return
         if level != link.level:
             if link.since != now:

@@ -281,14 +281,16 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def drain(self) -> None:
         """Run what is due at once, and what that makes due at once, to the end."""
-        ready = self._ready
-        if self.env.now != self._instant:
-            self._instant, self._callbacks = self.env.now, 0
+        ready, now = self._ready, self.env._now
+        if now != self._instant:
+            self._instant, self._callbacks = now, 0
+        callbacks = self._callbacks
         while ready:
-            self._callbacks += 1
-            if self._callbacks > CALLBACKS_IN_ONE_INSTANT:
-                raise FrozenClock(f"at {self.env.now:.9f} s, after {self._callbacks} callbacks; the next is {ready[0].callback}")
+            callbacks += 1
+            if callbacks > CALLBACKS_IN_ONE_INSTANT:
+                raise FrozenClock(f"at {now:.9f} s, after {callbacks} callbacks; the next is {ready[0].callback}")
             ready.popleft().run()
+        self._callbacks = callbacks
         if self.on_event is not None:
             self.on_event()
         if self.failure is not None:

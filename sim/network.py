@@ -11,7 +11,6 @@ What a machine sends to itself goes through its memory.  This is the hottest pat
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -82,7 +81,6 @@ class Network:
         self.links = {name: Link(name, capacity) for name, capacity in wiring.links.items()}
         self.latency_s = latency.mean_s
         self._latency = latency if latency.constant is None else None
-        self._streams: dict[Machine, random.Random] = {}
         self._routes: list[Route] = []
         self.meddlers: list[Meddler] = []
         self.on_dropped: Callable[[Message, str], None] = lambda _message, _why: None
@@ -134,13 +132,11 @@ class Network:
         self._routes.append(route)
         return route
 
-    def drawn_s(self, source: Machine) -> float:
-        """The latency of this machine's next message, where it varies."""
+    def latency_of(self, source: Machine) -> Callable[[], float]:
+        """Draws the latency of this machine's next message, where it varies."""
         assert self._latency is not None
-        stream = self._streams.get(source)
-        if stream is None:
-            stream = self._streams[source] = chance.stream(self.seed, source.name, "latency")
-        return self._latency.draw(stream)
+        source.latency = draw = self._latency.sampler(chance.stream(self.seed, source.name, "latency"))
+        return draw
 
     def meddled_s(self, message: Message) -> float | None:
         """By how much faults hold this one up; None if one swallows it."""
@@ -174,7 +170,7 @@ class Latency(Network):
                 return
             delay_s = route.latency_s + nbytes / route.bandwidth
             if self._latency is not None:
-                delay_s += self.drawn_s(source)
+                delay_s += (source.latency or self.latency_of(source))()
             for link in route.links:
                 link.carried_bytes += nbytes
         if self.meddlers:
@@ -201,7 +197,7 @@ class Fifo(Network):
                 return
             delay_s = route.latency_s + nbytes / route.bandwidth
             if self._latency is not None:
-                delay_s += self.drawn_s(source)
+                delay_s += (source.latency or self.latency_of(source))()
             links = route.links
             message.waits = nbytes / links[-1].capacity
             now = self.loop.env._now
@@ -273,7 +269,7 @@ class Fair(Network, Event):
         route = source.routes.get(destination) or self.route(source, destination)
         delay_s = route.latency_s
         if self._latency is not None:
-            delay_s += self.drawn_s(source)
+            delay_s += (source.latency or self.latency_of(source))()
         received: Message | None = message
         if self.meddlers:
             held_up_s = self.meddled_s(message)
