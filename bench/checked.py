@@ -2,7 +2,7 @@
 
     python -m bench.checked [--scenario failures] [--seeds 10] [--first 1] [--out FOLDER]
 
-For each seed two to four faults of roles are drawn as a hunt draws them (`sim/strategies.py`), in the place of the scenario's own;
+For each seed two to four faults of roles, machines and racks are drawn as a hunt draws them (`sim/strategies.py`), in the place of the scenario's own;
 `execctl launch` trains under them, and `execctl check` reads the run.  A line for each; exit code 1 if any rule is broken or a job fails.
 """
 
@@ -27,7 +27,7 @@ from scenarios.toml import dumps
 from scenarios.wiring import Wiring
 from sim.strategies import schedules
 
-KINDS = ("crash", "pause", "slowdown", "loss", "delay", "duplication")
+KINDS = ("crash", "pause", "slowdown", "loss", "delay", "duplication", "reordering", "cut")
 WITHIN_MS, LONGEST_MS = 20_000, 4_000
 """When they begin at the latest, and how long they last: the bundled scenario trains for half a minute."""
 
@@ -37,8 +37,8 @@ Tables = dict[str, Any]
 def drawn(there: Places, seed: int) -> list[Tables]:
     """Faults of that seed."""
     options = settings(max_examples=200, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    roles = Places(tuple(role for role in there.roles if role != SUPERVISOR), (), Wiring({}, {}))
-    strategy = schedules(roles, WITHIN_MS, longest_ms=LONGEST_MS, kinds=KINDS, most=4)
+    aims = Places(tuple(role for role in there.roles if role != SUPERVISOR), there.machines, Wiring({}, {}, groups=there.wiring.groups))
+    strategy = schedules(aims, WITHIN_MS, longest_ms=LONGEST_MS, kinds=KINDS, most=4)
     return find(strategy, lambda faults: len(faults) > 1, settings=options, random=random.Random(chance.number(seed, "checked", "faults")))
 
 

@@ -2,6 +2,9 @@
 
 Who starts a process also fells it: an agent those of its machine, the launcher the supervisor.  Messages are lost, delayed
 and doubled by whoever sends them.  Everybody reads the same tables and the same clock, so nobody has to be told.
+
+A job on one machine plays all the machines that its scenario declares: what hits one of them hits the roles that would be given it first.
+Who loses such a machine begins again at once, as on another one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from core import chance
 from core.node import Recorder
 from core.reports import Process
 from scenarios.declared import Real, real_faults
-from scenarios.faults import Delay, Duplication, Loss, Slowdown
+from scenarios.faults import Cut, Delay, Duplication, Loss, Reordering, Slowdown
+from scenarios.places import places
 from scenarios.schema import Scenario
 
 PERIOD_S = 0.01
@@ -39,8 +43,24 @@ class Victims(Protocol):
         """Kill it; its role may not begin again here before the future is done."""
 
 
-def matches(targets: Iterable[str], *names: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, target) for target in targets for name in names)
+def matches(targets: Iterable[str], names: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, target) for name in names for target in targets)
+
+
+class Names:
+    """Under which names a fault may mean a role."""
+
+    def __init__(self, scenario: Scenario, machine: str) -> None:
+        """`machine`: the real one, as "machine/0"."""
+        self._machine, self._homes = (machine,), dict[str, tuple[str, ...]]()
+        self.alone = scenario.placement.alone
+        if self.alone and scenario.fault:
+            real = scenario.numerics == "real"
+            there = places(scenario.protocol, scenario.cluster, scenario.network, real=real, partitions=scenario.model.partitions)
+            self._homes = there.homes()
+
+    def __call__(self, role: str) -> tuple[str, ...]:
+        return (role, *(self._homes.get(role, ()) if self.alone else self._machine))
 
 
 class Faults:
@@ -49,7 +69,7 @@ class Faults:
     def __init__(self, scenario: Scenario, machine: str, victims: Victims, *, now: Callable[[], float], record: Recorder) -> None:
         """`machine`: as "machine/0"; faults aimed at it hit all that runs there."""
         self.machine, self.victims, self.now, self.record = machine, victims, now, record
-        self.faults = real_faults(scenario.fault, scenario.seed)
+        self.faults, self.names = real_faults(scenario), Names(scenario, machine)
 
     async def run(self) -> None:
         """Each at its time.  One that falls at a moment which had passed when this machine came up is over; one that lasts goes on."""
@@ -65,12 +85,15 @@ class Faults:
 
     def hit(self, one: Real) -> dict[Process, str]:
         """Whoever runs here now and is meant, with the role."""
-        return {process: role for process, role in self.victims.roles().items() if matches(one.fault.target, role, self.machine)}
+        return {process: role for process, role in self.victims.roles().items() if matches(one.fault.target, self.names(role))}
 
     async def crash(self, one: Real, hit: dict[Process, str]) -> None:
         hold: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for process in hit:
-            self.victims.fell(process, one.name, hold)
+        at_once: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        at_once.set_result(None)
+        for process, role in hit.items():
+            elsewhere = self.names.alone and not matches(one.fault.target, (role,))
+            self.victims.fell(process, one.name, at_once if elsewhere else hold)
         if one.lasting_s < math.inf:
             await asyncio.sleep(one.lasting_s)
             hold.set_result(None)
@@ -121,24 +144,33 @@ class Fate:
 class Interference:
     """Declared faults of messages, as they hit the calls of one host."""
 
-    def __init__(self, faults: Iterable[Real], own: tuple[str, ...], stream: random.Random) -> None:
-        self.faults, self.own, self.stream = list(faults), own, stream
+    def __init__(self, faults: Iterable[Real], role: str, names: Names, stream: random.Random) -> None:
+        self.faults, self.own, self.names, self.stream = list(faults), names(role), names, stream
 
     @classmethod
     def of(cls, scenario: Scenario, role: str, life: int, machine: str) -> Self | None:
         """None where nothing of the kind is declared."""
-        faults = [one for one in real_faults(scenario.fault, scenario.seed) if isinstance(one.fault, Loss | Delay | Duplication)]
-        return cls(faults, (role, machine), chance.stream(scenario.seed, f"{role}#{life}", "interference")) if faults else None
+        faults = [one for one in real_faults(scenario) if isinstance(one.fault, Loss | Delay | Duplication | Reordering | Cut)]
+        stream = chance.stream(scenario.seed, f"{role}#{life}", "interference")
+        return cls(faults, role, Names(scenario, machine), stream) if faults else None
 
     def judge(self, peer: str, now_s: float, record: Recorder) -> Fate:
         """What becomes of a call to that peer that is made now."""
-        fate = Fate()
+        fate, others = Fate(), self.names(peer)
         for name, fault, at_s, lasting_s in self.faults:
-            if not matches(fault.target, peer, *self.own) or not at_s <= now_s <= at_s + lasting_s:
+            if not at_s <= now_s <= at_s + lasting_s:
                 continue
-            if isinstance(fault, Delay):
-                fate.delay_s += fault.by
-                record("delayed", peer, 0, fault.by, name)
+            if isinstance(fault, Cut):
+                request_lost, reply_lost = severs(fault, self.own, others), severs(fault, others, self.own)
+                if request_lost or reply_lost:
+                    fate.request_lost, fate.reply_lost = fate.request_lost or request_lost, fate.reply_lost or reply_lost
+                    record("dropped", peer, 0, 0.0, name)
+            elif not matches(fault.target, (*others, *self.own)):
+                continue
+            elif isinstance(fault, Delay) or (isinstance(fault, Reordering) and self.stream.random() < fault.probability):
+                by_s = fault.by if isinstance(fault, Delay) else fault.by.draw(self.stream)
+                fate.delay_s += by_s
+                record("delayed", peer, 0, by_s, name)
             elif isinstance(fault, Loss):
                 fate.request_lost |= self.stream.random() < fault.probability
                 fate.reply_lost |= self.stream.random() < fault.probability
@@ -148,3 +180,13 @@ class Interference:
                 fate.twice = True
                 record("doubled", peer, 0, 0.0, name)
         return fate
+
+
+def severs(cut: Cut, source: tuple[str, ...], destination: tuple[str, ...]) -> bool:
+    """Does nothing get from one to the other?  Both by all their names."""
+    out = cut.direction != "in" and matches(cut.target, source) and outside(cut, destination)
+    return out or (cut.direction != "out" and matches(cut.target, destination) and outside(cut, source))
+
+
+def outside(cut: Cut, names: tuple[str, ...]) -> bool:
+    return not matches(cut.target, names) if cut.from_ is None else matches(cut.from_, names)

@@ -61,7 +61,7 @@ def merge(folder: RunFolder) -> list[Record]:
 def declared(scenario: Scenario, records: list[Record]) -> list[dict[str, Any]]:
     """Every declared fault with what it bit: lines of the journal that name it."""
     found = []
-    for name, fault, at_s, _ in real_faults(scenario.fault, scenario.seed):
+    for name, fault, at_s, _ in real_faults(scenario):
         bit = Counter(record.event for record in records if record.note.startswith(name))
         found.append({"kind": fault.kind, "target": ", ".join(fault.target), "at_s": at_s, "bit": dict(sorted(bit.items()))})
     return found

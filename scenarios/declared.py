@@ -6,14 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core import chance
 from scenarios.cluster import Cluster
-from scenarios.faults import Aimed, Crash, Delay, Duplication, Loss, Pause, Plain, Preset, Slowdown, Trace
+from scenarios.faults import Aimed, Crash, Cut, Delay, Duplication, Loss, Pause, Plain, Preset, Reordering, Slowdown, Trace
 from scenarios.places import Places
 from scenarios.presets import spelled_out
 from scenarios.traces import read_trace
+
+if TYPE_CHECKING:
+    from scenarios.schema import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,10 @@ def told(index: int, table: Any) -> str:
     return f"fault.{index} {table.kind} {what}"
 
 
-FOR_REAL = Crash | Pause | Slowdown | Loss | Delay | Duplication
-"""What real processes and their messages can be made to suffer: at a given time, those of a role or a machine."""
+GROUPS = ("rack/", "power/", "pod/")
+
+FOR_REAL = Crash | Pause | Slowdown | Loss | Delay | Duplication | Reordering | Cut
+"""What real processes and their messages can be made to suffer, at a given time."""
 
 
 class Real(NamedTuple):
@@ -84,23 +89,31 @@ class Real(NamedTuple):
     lasting_s: float
 
 
-def real_faults(tables: Iterable[Any], seed: int) -> list[Real]:
+def real_faults(scenario: Scenario) -> list[Real]:
     """Those of a scenario that can be carried out for real.  Whoever asks draws the same lengths."""
     found = []
-    for index, table in enumerate(tables):
-        if isinstance(table, FOR_REAL) and not why_not(table):
+    for index, table in enumerate(scenario.fault):
+        if isinstance(table, FOR_REAL) and not why_not(table, alone=scenario.placement.alone):
             name = f"fault.{index} {table.kind}"
-            lasting_s = math.inf if table.lasting is None else table.lasting.draw(chance.stream(seed, name, "draws"))
+            lasting_s = math.inf if table.lasting is None else table.lasting.draw(chance.stream(scenario.seed, name, "draws"))
             found.append(Real(name, table, table.begins_s, lasting_s))
     return found
 
 
-def why_not(table: Any) -> str:
-    """Why a fault cannot be carried out for real, "" if it can."""
+def why_not(table: Any, *, alone: bool) -> str:
+    """Why a fault cannot be carried out for real, "" if it can.
+
+    `alone`: one machine plays all that are declared, and knows which role stands for which; several have names of their own alone.
+    """
     if not isinstance(table, FOR_REAL):
         return "only the simulator can do that"
-    if table.every is not None:
-        return "only the simulator draws when it strikes"
-    if any(target.startswith(("rack/", "power/", "pod/")) for target in table.target):
-        return "real machines have names of their own alone, as 'machine/0'"
-    return ""
+    cut = table if isinstance(table, Cut) else None
+    targets = (*table.target, *(cut.from_ or () if cut else ()))
+    reasons = {
+        "only the simulator draws when it strikes": table.every is not None,
+        "only the simulator cuts by turns": cut is not None and cut.flapping is not None,
+        "only simulated networks have links": any(" " in target for target in targets),
+        "real machines have names of their own alone, as 'machine/0'": not alone and any(target.startswith(GROUPS) for target in targets),
+        "real machines are cut off by their own network": not alone and cut is not None and any(target.startswith("machine/") for target in targets),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")

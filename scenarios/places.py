@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from core.job import COORDINATOR, EVALUATOR, SUPERVISOR, mirror_of, replica_name, shard_name
@@ -35,6 +36,11 @@ class Places:
         exact = set(names)
         found = [name for target in targets for name in ((target,) if target in exact else fnmatch.filter(names, target))]
         return tuple(dict.fromkeys(found))
+
+    def homes(self) -> dict[str, tuple[str, ...]]:
+        """The machine that each role but the supervisor is given first, and the groups which that is in."""
+        groups = {machine: [group for group, members in self.wiring.groups.items() if machine in members] for machine in self.machines}
+        return {role: (machine, *groups[machine]) for role, machine in zip(self.roles[:-1], cycle(self.machines), strict=False)}
 
 
 def places(protocol: Any, cluster: Any, network: Network, *, real: bool, partitions: int = 1) -> Places:

@@ -323,6 +323,6 @@ def not_honoured(scenario: Scenario, world: str) -> list[str]:
         if by != world and last in value.model_fields_set and getattr(value, last) != type(value).model_fields[last].default:
             given.append(f"{key} is not honoured by {world}ctl: {why}")
     if world == "exec":
-        real = [(table, why_not(table)) for table in scenario.fault]
+        real = [(table, why_not(table, alone=scenario.placement.alone)) for table in scenario.fault]
         given += [f"{told(index, table)} is not honoured by execctl: {why}" for index, (table, why) in enumerate(real) if why]
     return given

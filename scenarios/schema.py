@@ -120,6 +120,11 @@ class Placement(Table):
     evaluator: Needs = Needs()
     coordinator: Needs = Needs()
 
+    @property
+    def alone(self) -> bool:
+        """Does one real machine play all that the scenario declares?"""
+        return self.on == "local" and self.machines in (None, 1)
+
 
 class Execution(Table):
     """The real processes."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.reports import Process
-from exec.chaos import PERIOD_S, Faults
+from exec.chaos import PERIOD_S, Faults, Interference
 from exec.jobfile import Charge, JobFile
 from exec.processes import Child, Processes, pid_file
 from sim.loop import Life, SimLoop
@@ -29,6 +29,8 @@ class Victims:
     def __init__(self, loop: SimLoop, *running: Process) -> None:
         self.loop, self.running = loop, [*running]
         self.signals: dict[Process, list[tuple[float, int]]] = {}
+        self.held: dict[Process, bool] = {}
+        """Of those that were felled: may their role not begin again yet?"""
 
     def roles(self) -> dict[Process, str]:
         return {process: process.name for process in self.running}
@@ -36,7 +38,8 @@ class Victims:
     def send(self, process: Process, number: int) -> None:
         self.signals.setdefault(process, []).append((self.loop.time(), number))
 
-    def fell(self, process: Process, _why: str, _hold: asyncio.Future[None]) -> None:
+    def fell(self, process: Process, _why: str, hold: asyncio.Future[None]) -> None:
+        self.held[process] = not hold.done()
         self.send(process, signal.SIGKILL)
         self.running.remove(process)
 
@@ -51,13 +54,14 @@ def loop() -> SimLoop:
     return SimLoop()
 
 
-def begin(loop: SimLoop, victims: Any, *tables: dict[str, Any], started_s: float = 0.0) -> asyncio.Task[None]:
-    """Carry those faults out on a machine that came up at that time of the job."""
+def begin(loop: SimLoop, victims: Any, *tables: dict[str, Any], started_s: float = 0.0, machines: int = 2) -> asyncio.Task[None]:
+    """Carry those faults out on the first of so many real machines, which came up at that time of the job."""
     tasks: list[asyncio.Task[None]] = []
 
     async def body() -> None:
         now = lambda: started_s + loop.time()  # noqa: E731
-        faults = Faults(scenario(small(*tables, durability="mirror")), "machine/0", victims, now=now, record=lambda *_, **__: None)
+        job = scenario(small(*tables, durability="mirror") | {"placement": {"machines": machines}})
+        faults = Faults(job, "machine/0", victims, now=now, record=lambda *_, **__: None)
         tasks.append(asyncio.ensure_future(faults.run()))
 
     Life("agent/0", 1, loop).start(body())
@@ -155,3 +159,69 @@ def test_a_promoted_mirror_is_hit_as_the_shard_that_it_is_and_no_more_as_a_mirro
         assert target in hands.holds
     else:
         assert sleeper.poll() is None
+
+
+# one machine that plays all of them
+
+
+@pytest.mark.parametrize(
+    ("target", "hit", "held"), [("machine/0", SHARD, False), ("machine/4", REPLICA, False), ("replica/0", REPLICA, True)]
+)
+def test_a_machine_that_is_only_declared_is_that_of_its_role_which_begins_again_at_once(
+    loop: SimLoop, target: str, hit: Process, *, held: bool
+) -> None:
+    victims = Victims(loop, SHARD, REPLICA)
+    begin(loop, victims, crash(target), machines=1)
+    loop.run(until=2.0)
+    assert victims.held == {hit: held}
+
+
+def test_of_several_real_machines_each_is_itself(loop: SimLoop) -> None:
+    victims = Victims(loop, SHARD, REPLICA)
+    begin(loop, victims, crash("machine/0"), crash("machine/4"))
+    loop.run(until=2.0)
+    assert victims.held == {SHARD: True, REPLICA: True}
+
+
+RACKS = {"network": {"topology": {"kind": "racks", "racks": 2, "oversubscription": 2}}, "cluster": {"machines": 4}}
+"""The shards and replica/2, which is beside shard/0, are in the first; replica/0 and replica/1 in the second."""
+
+
+def fate(table: dict[str, Any], own: str, peer: str, at_s: float = 1.5) -> tuple[bool, bool, float]:
+    """Whether the request is lost, and its reply; how long it takes longer."""
+    job = scenario(small(table, replicas=3) | RACKS)
+    interference = Interference.of(job, own, 1, "machine/0")
+    assert interference is not None
+    found = interference.judge(peer, at_s, lambda *_, **__: None)
+    return found.request_lost, found.reply_lost, found.delay_s
+
+
+@pytest.mark.parametrize(
+    ("keys", "own", "peer", "lost"),
+    [
+        ({"target": "replica/0"}, "replica/0", "shard/0", (True, True)),
+        ({"target": "replica/0"}, "replica/1", "shard/0", (False, False)),
+        ({"target": "shard/*"}, "shard/0", "shard/1", (False, False)),
+        ({"target": "replica/0", "direction": "out"}, "replica/0", "shard/0", (True, False)),
+        ({"target": "replica/0", "direction": "in"}, "replica/0", "shard/0", (False, True)),
+        ({"target": "shard/0", "direction": "out"}, "replica/0", "shard/0", (False, True)),
+        ({"target": "replica/0", "from": "shard/1"}, "replica/0", "shard/0", (False, False)),
+        ({"target": "replica/0", "from": "shard/1"}, "replica/0", "shard/1", (True, True)),
+        ({"target": "machine/0"}, "replica/1", "shard/0", (True, True)),
+        ({"target": "machine/0"}, "replica/0", "replica/1", (False, False)),
+        ({"target": "rack/0"}, "replica/0", "shard/1", (True, True)),
+        ({"target": "machine/0"}, "replica/2", "shard/0", (False, False)),
+        ({"target": "rack/1"}, "replica/1", "supervisor", (True, True)),
+    ],
+)
+def test_a_cut_loses_what_passes_between_inside_and_outside(keys: dict[str, Any], own: str, peer: str, lost: tuple[bool, bool]) -> None:
+    table = {"kind": "cut", "at": "1 s", "for": "1 s"} | keys
+    assert fate(table, own, peer)[:2] == lost
+    assert fate(table, own, peer, at_s=2.5)[:2] == (False, False)
+
+
+def test_whatever_shall_be_overtaken_is_held_up_for_a_time_that_is_drawn() -> None:
+    table = {"kind": "reordering", "target": "replica/0", "probability": 1.0, "by": {"exponential": {"mean": "20 ms"}}}
+    held_up = {fate(table, "replica/0", f"shard/{number}")[2] for number in range(2)}
+    assert all(seconds > 0 for seconds in held_up)
+    assert fate(table, "replica/1", "shard/0") == (False, False, 0.0)

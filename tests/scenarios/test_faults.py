@@ -257,15 +257,21 @@ def test_the_key_of_a_fault_says_what_it_is_and_not_where_it_stands() -> None:
 
 def test_whatever_real_processes_cannot_be_made_to_suffer_is_told() -> None:
     lasting = {"lognormal": {"median": "2 s", "sigma": 1}}
-    scenario = loaded(
+    faults: list[dict[str, Any]] = [
         ONCE | {"repair": lasting}, EVERY, {"kind": "cut", "target": "rack/0"}, {"kind": "preset", "name": "lanl"},
         {"kind": "delay", "target": "rack/0", "by": "1 s"}, {"kind": "loss", "target": ["replica/0", "machine/1"], "probability": 0.1},
-    )  # fmt: skip
-    assert [note.partition(" is not honoured")[0] for note in not_honoured(scenario, "exec") if note.startswith("fault")] == [
-        "fault.1 crash of machine/*", "fault.2 cut of rack/0", "fault.3 preset lanl", "fault.4 delay of rack/0",
+        {"kind": "cut", "target": "replica/0", "from": "machine/1"}, {"kind": "slow-disk", "target": "shard/0", "factor": 2},
+        {"kind": "cut", "target": "replica/0", "flapping": {"up": "1 s", "down": "1 s"}}, {"kind": "delay", "target": "rack/0 up", "by": "1 s"},
     ]  # fmt: skip
+
+    def told(scenario: Scenario) -> list[int]:
+        return [int(note.split()[0].removeprefix("fault.")) for note in not_honoured(scenario, "exec") if note.startswith("fault")]
+
+    assert told(loaded(*faults)) == [1, 3, 7, 8, 9]
+    scenario = loaded(*faults, placement={"machines": 2})
+    assert told(scenario) == [1, 2, 3, 4, 6, 7, 8, 9]
     assert not any(note.startswith("fault") for note in not_honoured(scenario, "sim"))
-    carried_out = real_faults(scenario.fault, scenario.seed)
+    carried_out = real_faults(scenario)
     assert [(one.name, one.at_s) for one in carried_out] == [("fault.0 crash", 1.0), ("fault.5 loss", 0.0)]
-    assert carried_out == real_faults(scenario.fault, scenario.seed)
+    assert carried_out == real_faults(scenario)
     assert 0 < carried_out[0].lasting_s != 2.0
