@@ -114,6 +114,8 @@ def why_not(table: Any, *, alone: bool) -> str:
         "only the simulator cuts by turns": cut is not None and cut.flapping is not None,
         "only simulated networks have links": any(" " in target for target in targets),
         "real machines have names of their own alone, as 'machine/0'": not alone and any(target.startswith(GROUPS) for target in targets),
-        "real machines are cut off by their own network": not alone and cut is not None and any(target.startswith("machine/") for target in targets),
+        "real machines are cut off by their own network": not alone
+        and cut is not None
+        and any(target.startswith("machine/") for target in targets),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
