@@ -51,6 +51,8 @@ class Membership(Course):
         self._absent = set(self.roles)
         """Those that have not been there yet: it pays to look at once when the last of them comes, and no sooner."""
         self._promotions: dict[Process, int] = {}
+        self._unknown: set[Process] = set()
+        """Those that were on their way when an earlier life of the supervisor wrote that down, and may have been there for long."""
 
     # what agents say
 
@@ -226,6 +228,11 @@ class Membership(Course):
             self.settle(role, machine, process)
             self._promotions[process] = role.life
 
+    def may_be_held(self, role: Role) -> bool:
+        """Is there a mirror of it that may hold everything, and has yet to be heard?  To begin without it would lose what was acknowledged."""
+        mirror = self.roles.get(mirror_of(role.name)) if role_kind(role.name) == "shard" else None
+        return mirror is not None and mirror.state is State.STARTING and mirror.process in self._unknown
+
     def gathered(self, now: float) -> bool:
         """Is every machine there, or was there time enough?  Else the first one to come would get all the roles."""
         return self.phase != "starting" or len(self.machines) >= self.expected or now - self.since_s > self.start_within_s / GATHERING
@@ -235,7 +242,9 @@ class Membership(Course):
         now = self.now()
         if not self.gathered(now):
             return
-        waiting = [role for role in self.roles.values() if role.state is State.WAITING and role.not_before_s <= now]
+        waiting = [
+            role for role in self.roles.values() if role.state is State.WAITING and role.not_before_s <= now and not self.may_be_held(role)
+        ]
         sites = {m.name: m.site for m in self.machines.values() if self.patience.hears(m)} if waiting else {}
         # Of those that begin anew together, first whoever has a home: so that nobody new moves in there while a machine is free.
         waiting.sort(key=lambda role: unit_of(role.name) == role.name or role.machine not in sites)
@@ -264,6 +273,7 @@ class Membership(Course):
             if role.state is State.UP:
                 self.tell(role)
                 self._absent.discard(role.name)
+        self._unknown = {role.process for role in self.roles.values() if role.state is State.STARTING and role.process is not None}
         self._promotions = {Process(name, life): promoted for name, life, promoted in kept["promotions"]}
 
 
