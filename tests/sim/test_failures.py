@@ -103,6 +103,17 @@ def test_a_restart_that_a_later_crash_overtook_does_not_happen() -> None:
     assert starts[1:] == pytest.approx([5.3])
 
 
+def test_a_mirror_that_a_new_supervisor_has_not_heard_yet_is_waited_for() -> None:
+    """The ledger said that it was on its way; the shard, lost meanwhile, began anew with nothing."""
+    found = small(
+        crash("machine/2", "300 ms", "1 ms"), crash("supervisor", "600 ms", "1 ms"), crash("shard/0", "720 ms", "1 ms"),
+        durability="mirror", detect_within="200 ms", stop={"updates": 17},
+    )  # fmt: skip
+    done = run(found)
+    assert wrong(done) == []
+    assert [record.peer for record in done.records if record.event == "promoted"] == ["shard/0"]
+
+
 def test_replicas_are_called_back_when_a_shard_has_lost_what_it_finished() -> None:
     """Its replica had seen both shards finish, and ended; the job ended with it: "no replica is left"."""
     found = small(
