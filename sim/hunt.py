@@ -164,7 +164,8 @@ def whole(draw: st.DrawFn, prey: Prey) -> Tables:
         return drawn
     undisturbed = trial(scenario(drawn | {"fault": []}))
     on = undisturbed.run.cluster.there
-    hits = draw(aimed(moments_of(undisturbed.records, on), math.ceil(1000 * undisturbed.run.loop.time())))
+    longest_ms = math.ceil(1000 * undisturbed.run.loop.time())
+    hits = draw(aimed(moments_of(undisturbed.records, on), longest_ms, drawn["protocol"].get("durability", "none")))
     return over_in_time(drawn | {"fault": [*hits, *drawn["fault"]][: prey.most_faults]})
 
 
@@ -222,7 +223,7 @@ def faulty(draw: st.DrawFn, prey: Prey) -> Tables:
     on = ground(prey.file, prey.overrides)
     within_ms = max(1, math.ceil(1000 * on.undisturbed_s))
     protocol = on.scenario.protocol
-    drawn = draw(aimed(on.moments, within_ms)) if draw(st.booleans()) else []
+    drawn = draw(aimed(on.moments, within_ms, protocol.durability)) if draw(st.booleans()) else []
     kinds = that_bite(KINDS, protocol.durability)
     drawn += draw(schedules(on.there, within_ms, longest_ms=within_ms, kinds=kinds, most=max(0, prey.most_faults - len(drawn))))
     spare = protocol.all_replicas - protocol.needed_replicas

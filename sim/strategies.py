@@ -251,18 +251,29 @@ def schedules(
     return draw(st.lists(fault(present, there, within_ms, longest_ms), min_size=least, max_size=most))
 
 
-@st.composite
-def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[tuple[int, str]]], longest_ms: int) -> list[Tables]:
-    """Crashes and pauses of whoever something happens to, at that moment or a little later: `moments` are ms and roles, by event.
+LATER_MS = (0, 1, 2, 3, 5, 10, 20, 30)
+"""After a moment: most of what a protocol was made for is over soon."""
 
-    What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.
+
+@st.composite
+def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[tuple[int, str]]], longest_ms: int, durability: str) -> list[Tables]:
+    """Faults of whoever something happens to, at that moment or a little later: `moments` are ms and roles, by event.
+
+    What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.  Every other one hits
+    who was hit before, while he has not got over it: a reply that was lost, and then the crash of who gave it, is more than two faults.
     """
-    found = []
+    found: list[Tables] = []
+    at_ms, who = 0, ""
+    kinds = that_bite(tuple(AIMED), durability)
     for _ in range(draw(st.integers(1, 3))):
-        at_ms, who = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
-        lasting = draw(milliseconds(1, max(1, longest_ms // 4)))
-        one: Tables = {"kind": draw(st.sampled_from(("crash", "pause"))), "target": who, "at": f"{at_ms + draw(st.integers(0, 30))} ms"}
-        found.append(one | ({"repair": lasting} if one["kind"] == "crash" else {"for": lasting}))
+        if found and draw(st.booleans()):
+            at_ms += draw(st.integers(0, max(1, longest_ms // 4)))
+        else:
+            at_ms, who = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
+            at_ms += draw(st.sampled_from(LATER_MS))
+        kind = draw(st.sampled_from(kinds))
+        lasting = {"repair" if kind == "crash" else "for": draw(milliseconds(1, max(1, longest_ms // 4)))}
+        found.append({"kind": kind, "target": who, "at": f"{at_ms} ms"} | lasting | draw(AIMED[kind]))
     return found
 
 
@@ -330,6 +341,14 @@ MORE: dict[str, Callable[[], st.SearchStrategy[Tables]]] = {
     "clock-drift": lambda: st.builds(dict, rate=st.sampled_from(("200 ppm", "-100000 ppm")), step=st.sampled_from(("0 s", "-2 s", "3 s"))),
 }
 """What each kind has besides its times."""
+
+AIMED: dict[str, st.SearchStrategy[Tables]] = {
+    "crash": st.just({}),
+    "pause": st.just({}),
+    "cut": st.builds(dict, direction=st.sampled_from(("both", "out", "in"))),
+    "slow-disk": st.builds(dict, factor=st.integers(2, 20)),
+}
+"""What can be aimed at a moment, and what it has besides its times."""
 
 REACHES = {
     "degraded": (MACHINE, GROUP, LINK), "preemption": (MACHINE, GROUP), "cut": (ROLE, MACHINE, GROUP), "reordering": (ROLE, MACHINE, LINK),
