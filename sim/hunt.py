@@ -35,7 +35,7 @@ from scenarios.sense import file_in
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
 from sim.shrink import shrink
-from sim.strategies import KINDS, Tables, aimed, losses, over_in_time, scenario, schedules, tables, that_bite
+from sim.strategies import KINDS, Moment, Tables, aimed, losses, over_in_time, scenario, schedules, tables, that_bite
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ class Ground:
     scenario: Scenario
     there: Places
     undisturbed_s: float
-    moments: dict[str, list[tuple[int, str]]]
-    """Of each event in the undisturbed run, when it happens, in ms, and to whom."""
+    moments: dict[str, list[Moment]]
+    """Of the undisturbed run, by event."""
     violations: tuple[Violation, ...]
 
 
@@ -196,13 +196,14 @@ def ground(file: str, overrides: tuple[str, ...]) -> Ground:
     return Ground(given, made, there, tried.run.loop.time(), moments_of(tried.records, there), tuple(tried.violations()))
 
 
-def moments_of(records: Iterable[Record], there: Places) -> dict[str, list[tuple[int, str]]]:
+def moments_of(records: Iterable[Record], there: Places) -> dict[str, list[Moment]]:
     """By event, since the rare ones are those at which a protocol can be hit."""
-    found: dict[str, list[tuple[int, str]]] = {}
+    found: dict[str, list[Moment]] = {}
     for record in records:
-        who = [name.partition("#")[0] for name in (record.node, record.peer)]
-        found.setdefault(record.event, []).extend((int(1000 * record.time_s), name) for name in who if name in there.roles)
-    return {event: places for event, places in sorted(found.items()) if places}
+        names = [name.partition("#")[0] for name in (record.node, record.peer)]
+        if who := tuple(name for name in names if name in there.roles):
+            found.setdefault(record.event, []).append((int(1000 * record.time_s), who))
+    return dict(sorted(found.items()))
 
 
 def rooted(value: Any) -> Any:

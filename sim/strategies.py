@@ -251,29 +251,33 @@ def schedules(
     return draw(st.lists(fault(present, there, within_ms, longest_ms), min_size=least, max_size=most))
 
 
+Moment = tuple[int, tuple[str, ...]]
+"""In ms; the roles to which something happened then."""
+
 LATER_MS = (0, 1, 2, 3, 5, 10, 20, 30)
 """After a moment: most of what a protocol was made for is over soon."""
 
 
 @st.composite
-def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[tuple[int, str]]], longest_ms: int, durability: str) -> list[Tables]:
-    """Faults of whoever something happens to, at that moment or a little later: `moments` are ms and roles, by event.
+def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[Moment]], longest_ms: int, durability: str) -> list[Tables]:
+    """Faults of whoever something happens to, at that moment or a little later; `moments` by event.
 
     What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.  Every other one hits
-    who was hit before, while he has not got over it: a reply that was lost, and then the crash of who gave it, is more than two faults.
+    the same roles again, before they have got over the last: a reply that was lost, and then the crash of who gave it, is more than two faults.
     """
     found: list[Tables] = []
-    at_ms, who = 0, ""
+    at_ms, names = 0, tuple[str, ...]()
     kinds = that_bite(tuple(AIMED), durability)
     for _ in range(draw(st.integers(1, 3))):
-        if found and draw(st.booleans()):
+        again: bool = draw(st.booleans())
+        if found and again:
             at_ms += draw(st.integers(0, max(1, longest_ms // 4)))
         else:
-            at_ms, who = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
+            at_ms, names = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
             at_ms += draw(st.sampled_from(LATER_MS))
         kind = draw(st.sampled_from(kinds))
         lasting = {"repair" if kind == "crash" else "for": draw(milliseconds(1, max(1, longest_ms // 4)))}
-        found.append({"kind": kind, "target": who, "at": f"{at_ms} ms"} | lasting | draw(AIMED[kind]))
+        found.append({"kind": kind, "target": draw(st.sampled_from(names)), "at": f"{at_ms} ms"} | lasting | draw(AIMED[kind]))
     return found
 
 
