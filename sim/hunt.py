@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,7 +35,7 @@ from scenarios.sense import file_in
 from sim.bounds import latest_after_s
 from sim.oracles import Trial, trial
 from sim.shrink import shrink
-from sim.strategies import KINDS, Moment, Tables, aimed, losses, over_in_time, scenario, schedules, tables, that_bite
+from sim.strategies import KINDS, Moments, Tables, aimed, losses, over_in_time, scenario, schedules, tables, that_bite
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,18 @@ def search(prey: Prey, number: int, runs: int) -> Searched:
     began, done = time.process_time(), Searched(number)
     caught: list[tuple[Tables, str]] = []
 
-    def breaks(drawn: Tables) -> bool:
-        if caught:
-            return False
-        done.runs += 1
+    def watched(drawn: Tables) -> Trial:
         tried = trial(scenario(drawn))
-        take_stock(done, drawn, tried)
-        caught.extend((drawn, violation.rule) for violation in tried.violations() if violation.rule == (prey.rule or violation.rule))
-        return bool(caught)
+        if not caught:
+            done.runs += 1
+            take_stock(done, drawn, tried)
+            caught.extend((drawn, violation.rule) for violation in tried.violations() if violation.rule == (prey.rule or violation.rule))
+        return tried
+
+    def breaks(drawn: Tables) -> bool:
+        if not caught and done.runs < runs:
+            watched(drawn)
+        return bool(caught) or done.runs >= runs  # either ends it
 
     options = settings(
         max_examples=runs,
@@ -107,7 +111,7 @@ def search(prey: Prey, number: int, runs: int) -> Searched:
         suppress_health_check=list(HealthCheck),
     )
     with suppress(NoSuchExample, Flaky):  # it asks again about what was caught
-        find(drawing(prey), breaks, settings=options, random=random.Random(chance.number(prey.seed, "hunt", f"search {number}")))
+        find(drawing(prey, watched), breaks, settings=options, random=random.Random(chance.number(prey.seed, "hunt", f"search {number}")))
     done.cpu_s = time.process_time() - began
     if caught:
         done.found = smallest(prey, *caught[0])
@@ -150,13 +154,17 @@ def judged(drawn: Tables, rule: str, runs: int) -> Found:
     return Found(rule, violation.what, violation.lines, told, drawn, tried.run.journal.digest(), len(drawn["fault"]), runs)
 
 
-def drawing(prey: Prey) -> st.SearchStrategy[Tables]:
+Watched = Callable[[Tables], Trial]
+"""A run, which counts as one of the search."""
+
+
+def drawing(prey: Prey, watched: Watched) -> st.SearchStrategy[Tables]:
     """What is drawn: faults of the one scenario, or all of it."""
-    return faulty(prey) if prey.file else whole(prey)
+    return faulty(prey, watched) if prey.file else whole(prey, watched)
 
 
 @st.composite
-def whole(draw: st.DrawFn, prey: Prey) -> Tables:
+def whole(draw: st.DrawFn, prey: Prey, watched: Watched) -> Tables:
     """A job of that kind; now and then it is run undisturbed first, so that faults can be aimed at its moments."""
     limits: dict[str, Any] = {"partitions": 3, "replicas": 3, "rounds": 8} if prey.kind == "partitions" else {"kind": prey.kind}
     drawn = draw(tables(numerics="exact", most_faults=prey.most_faults, **limits))
@@ -164,9 +172,25 @@ def whole(draw: st.DrawFn, prey: Prey) -> Tables:
         return drawn
     undisturbed = trial(scenario(drawn | {"fault": []}))
     on = undisturbed.run.cluster.there
-    longest_ms = math.ceil(1000 * undisturbed.run.loop.time())
-    hits = draw(aimed(moments_of(undisturbed.records, on), longest_ms, drawn["protocol"].get("durability", "none")))
-    return over_in_time(drawn | {"fault": [*hits, *drawn["fault"]][: prey.most_faults]})
+    longest_ms, durability = math.ceil(1000 * undisturbed.run.loop.time()), drawn["protocol"].get("durability", "none")
+
+    def under(faults: list[Tables]) -> Tables:
+        return over_in_time(drawn | {"fault": faults[: prey.most_faults]})
+
+    hits = draw(
+        twice(moments_of(undisturbed.records, on), lambda hits: moments_of(watched(under(hits)).records, on), longest_ms, durability)
+    )
+    return under([*hits, *drawn["fault"]])
+
+
+@st.composite
+def twice(
+    draw: st.DrawFn, moments: Moments, disturbed: Callable[[list[Tables]], Moments], longest_ms: int, durability: str
+) -> list[Tables]:
+    """Faults aimed at these moments; and now and then more of them, aimed at those of the run that the first disturb: at who recovers from them."""
+    hits: list[Tables] = draw(aimed(moments, longest_ms, durability))
+    further: bool = draw(st.booleans())
+    return [*hits, *draw(aimed(disturbed(hits), longest_ms, durability))] if further else hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +201,8 @@ class Ground:
     scenario: Scenario
     there: Places
     undisturbed_s: float
-    moments: dict[str, list[Moment]]
-    """Of the undisturbed run, by event."""
+    moments: Moments
+    """Of the undisturbed run."""
     violations: tuple[Violation, ...]
 
 
@@ -196,9 +220,9 @@ def ground(file: str, overrides: tuple[str, ...]) -> Ground:
     return Ground(given, made, there, tried.run.loop.time(), moments_of(tried.records, there), tuple(tried.violations()))
 
 
-def moments_of(records: Iterable[Record], there: Places) -> dict[str, list[Moment]]:
+def moments_of(records: Iterable[Record], there: Places) -> Moments:
     """By event, since the rare ones are those at which a protocol can be hit."""
-    found: dict[str, list[Moment]] = {}
+    found: Moments = {}
     for record in records:
         names = [name.partition("#")[0] for name in (record.node, record.peer)]
         if who := tuple(name for name in names if name in there.roles):
@@ -219,17 +243,25 @@ def rooted(value: Any) -> Any:
 
 
 @st.composite
-def faulty(draw: st.DrawFn, prey: Prey) -> Tables:
+def faulty(draw: st.DrawFn, prey: Prey, watched: Watched) -> Tables:
     """The scenario with a seed and a schedule of faults, besides those that it declares itself."""
     on = ground(prey.file, prey.overrides)
     within_ms = max(1, math.ceil(1000 * on.undisturbed_s))
     protocol = on.scenario.protocol
-    drawn = draw(aimed(on.moments, within_ms, protocol.durability)) if draw(st.booleans()) else []
+    seed = draw(st.integers(0, 1000))
+
+    def under(faults: list[Tables]) -> Tables:
+        made = on.given | {"seed": seed, "fault": [*on.given.get("fault", ()), *faults]}
+        return made | {"give_up_after": f"{math.ceil(latest_after_s(scenario(made), on.undisturbed_s))} s"}
+
+    drawn: list[Tables] = []
+    if prey.most_faults and draw(st.booleans()):
+        drawn = draw(twice(on.moments, lambda hits: moments_of(watched(under(hits)).records, on.there), within_ms, protocol.durability))
+        drawn = drawn[: prey.most_faults]
     kinds = that_bite(KINDS, protocol.durability)
     drawn += draw(schedules(on.there, within_ms, longest_ms=within_ms, kinds=kinds, most=max(0, prey.most_faults - len(drawn))))
     spare = protocol.all_replicas - protocol.needed_replicas
     partition = 0 if on.scenario.model.partitions > 1 else None
     units = [replica_name(number, partition) for number in range(protocol.all_replicas)][-spare - 1 :] if spare else []
     gone = draw(st.just([]) | losses(units, within_ms))
-    made = on.given | {"seed": draw(st.integers(0, 1000)), "fault": [*on.given.get("fault", ()), *drawn, *gone]}
-    return made | {"give_up_after": f"{math.ceil(latest_after_s(scenario(made), on.undisturbed_s))} s"}
+    return under([*drawn, *gone])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -251,16 +251,16 @@ def schedules(
     return draw(st.lists(fault(present, there, within_ms, longest_ms), min_size=least, max_size=most))
 
 
-Moment = tuple[int, tuple[str, ...]]
-"""In ms; the roles to which something happened then."""
+Moments = dict[str, list[tuple[int, tuple[str, ...]]]]
+"""By event: when it happens, in ms, and to which roles."""
 
 LATER_MS = (0, 1, 2, 3, 5, 10, 20, 30)
 """After a moment: most of what a protocol was made for is over soon."""
 
 
 @st.composite
-def aimed(draw: st.DrawFn, moments: Mapping[str, Sequence[Moment]], longest_ms: int, durability: str) -> list[Tables]:
-    """Faults of whoever something happens to, at that moment or a little later; `moments` by event.
+def aimed(draw: st.DrawFn, moments: Moments, longest_ms: int, durability: str) -> list[Tables]:
+    """Faults of whoever something happens to, at that moment or a little later.
 
     What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.  Every other one hits
     the same roles again, before they have got over the last: a reply that was lost, and then the crash of who gave it, is more than two faults.
