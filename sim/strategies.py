@@ -275,7 +275,7 @@ def aimed(draw: st.DrawFn, moments: Moments, longest_ms: int, durability: str) -
         else:
             at_ms, names = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
             at_ms += draw(st.sampled_from(LATER_MS))
-        kind = draw(st.sampled_from(kinds))
+        kind = draw(st.just("crash") | st.sampled_from(kinds))
         lasting = {"repair" if kind == "crash" else "for": draw(milliseconds(1, max(1, longest_ms // 4)))}
         found.append({"kind": kind, "target": draw(st.sampled_from(names)), "at": f"{at_ms} ms"} | lasting | draw(AIMED[kind]))
     return found
