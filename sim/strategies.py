@@ -254,28 +254,29 @@ def schedules(
 Moments = dict[str, list[tuple[int, tuple[str, ...]]]]
 """By event: when it happens, in ms, and to which roles."""
 
-LATER_MS = (0, 1, 2, 3, 5, 10, 20, 30)
-"""After a moment: most of what a protocol was made for is over soon."""
+LATER_MS = 30
+"""After a moment, at most: what a protocol was made for is over soon."""
 
 
 @st.composite
-def aimed(draw: st.DrawFn, moments: Moments, longest_ms: int, durability: str) -> list[Tables]:
+def aimed(draw: st.DrawFn, moments: Moments, longest_ms: int, durability: str, *, paired: bool = False) -> list[Tables]:
     """Faults of whoever something happens to, at that moment or a little later.
 
-    What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.  Every other one hits
-    the same roles again, before they have got over the last: a reply that was lost, and then the crash of who gave it, is more than two faults.
+    What a protocol was made for lasts for moments; a fault that is drawn from all of the time hardly ever meets one.  They are crashes and
+    pauses, each by itself; or, `paired`, of more kinds, and every other one hits the same roles again, before they have got over the
+    last: a reply that was lost, and then the crash of who gave it, is more than two faults.
     """
+    kinds = that_bite(tuple(AIMED), durability) if paired else ("crash", "pause")
     found: list[Tables] = []
     at_ms, names = 0, tuple[str, ...]()
-    kinds = that_bite(tuple(AIMED), durability)
     for _ in range(draw(st.integers(1, 3))):
-        again: bool = draw(st.booleans())
-        if found and again:
+        again = paired and bool(found) and bool(draw(st.integers(0, 1)))
+        if again:
             at_ms += draw(st.integers(0, max(1, longest_ms // 4)))
         else:
             at_ms, names = draw(st.sampled_from(moments[draw(st.sampled_from(sorted(moments)))]))
-            at_ms += draw(st.sampled_from(LATER_MS))
-        kind = draw(st.just("crash") | st.sampled_from(kinds))
+            at_ms += draw(st.integers(0, LATER_MS))
+        kind = draw(st.sampled_from(kinds))
         lasting = {"repair" if kind == "crash" else "for": draw(milliseconds(1, max(1, longest_ms // 4)))}
         found.append({"kind": kind, "target": draw(st.sampled_from(names)), "at": f"{at_ms} ms"} | lasting | draw(AIMED[kind]))
     return found
