@@ -1,7 +1,7 @@
 """Where one machine of a replica receives what the others send: each thing once, kept until the round that it is for.
 
 All machines of a replica live the same life, and go through the same rounds, at most one apart.  What is of an earlier life is refused; what
-comes again is acknowledged again and dropped; what is of a later life has come too early, and its sender must try again.
+comes again is acknowledged again and dropped; what is of a later life has come too early, and its sender must try again, or be asked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from core.job import partition_number, unit_of
 from core.messages import Accepted, Behind, Refusal, Request, Sender
 from core.node import Node, Outcome
-from core.passing import Pass, Word
-from core.phases import Arrival, Expected
+from core.passing import Overdue, Pass, Word
+from core.phases import Arrival, Expected, Phase
 
 AHEAD = 1
 """Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
@@ -26,13 +26,15 @@ class Inbox:
     """Of one life of one machine of a replica."""
 
     def __init__(
-        self, node: Node, names: Sequence[str], expected: Mapping[Arrival, Expected], deliver: Callable[[Arrival | str, Any], None]
+        self, node: Node, names: Sequence[str], expected: Mapping[Arrival, Expected],
+        deliver: Callable[[Arrival | str, Any], None], again: Callable[[Overdue, str], None],
     ) -> None:  # fmt: skip
         """`names`: of the replica's machines; `expected`: every message that may come.
 
-        `deliver` is handed what has come for the present round: a message's vector, or a word by its sender.
+        `deliver` is handed what has come for the present round: a message's vector, or a word by its sender; `again`: what another
+        machine asks for once more, and its name.
         """
-        self.node, self.names, self.expected, self.deliver = node, names, expected, deliver
+        self.node, self.names, self.expected, self.deliver, self.again = node, names, expected, deliver, again
         self.unit, self.round = unit_of(node.name), 0
         self._early: list[tuple[Arrival | str, Any]] = []
         """For the next round."""
@@ -51,6 +53,8 @@ class Inbox:
             if not length or length % expected.multiple:
                 return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
             return self.keep(expected.bit, expected.arrival, request, sender)
+        if isinstance(request, Overdue):
+            return self.overdue(request, sender)
         if not isinstance(request, Word):
             return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
         if unit_of(sender.name) != self.unit:
@@ -74,6 +78,18 @@ class Inbox:
                 self.deliver(key, kept)
             else:
                 self._early.append((key, kept))
+        return KEPT
+
+    def overdue(self, request: Overdue, sender: Sender) -> Outcome:
+        """What goes there in one phase comes from there in the other."""
+        backward: list[tuple[Phase, int]] = [*(("down", number) for number in request.up), *(("up", number) for number in request.down)]
+        for key in backward:
+            expected = self.expected.get(key)  # type: ignore[call-overload]
+            if expected is None or self.names[expected.machine] != sender.name:
+                return self.refuse(sender, f"message {key[1]} is not for {sender.name} to have of {self.node.name}")
+        if sender.incarnation != self.node.incarnation:
+            return self.other_life(sender)
+        self.again(request, sender.name)
         return KEPT
 
     def other_life(self, sender: Sender) -> Outcome:

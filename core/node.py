@@ -90,6 +90,9 @@ class Node(Protocol):
     def call(self, peer: str, request: Request[R]) -> asyncio.Future[R]:
         """Ask a peer.  The future ends with its reply, or with Unreachable, TimedOut or Refused; the deadline is the host's."""
 
+    def tell(self, peer: str, request: Request[Any]) -> None:
+        """Send a peer what it need not answer.  It may get lost, of which nobody hears; its payload does not change any more."""
+
     def compute(self, work: Work[R]) -> asyncio.Future[R]:
         """Have this node's device do the work; one at a time."""
 

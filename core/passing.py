@@ -1,4 +1,8 @@
-"""What passes between the machines of one replica: states and gradients of a minibatch, and words about how to go on."""
+"""What passes between the machines of one replica: states and gradients of a minibatch, and words about how to go on.
+
+Nobody acknowledges a state or a gradient: the word that a machine is through with its minibatch says that all have come.  What gets lost
+on the way is asked for again, by whoever waits for it (`Overdue`).
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,15 @@ class Pass(Request[Accepted | Behind]):
     @property
     def payload(self) -> Any:
         return self.vector
+
+
+@dataclass(slots=True, eq=False)
+class Overdue(Request[Accepted | Behind]):
+    """What should have come from the addressee in this round, by phase, and has not for long: what of it had left leaves once more."""
+
+    round: int
+    up: tuple[int, ...]
+    down: tuple[int, ...]
 
 
 @dataclass(slots=True, eq=False)

@@ -181,6 +181,10 @@ class Ledger:
         self._release(expected.after)
         return True
 
+    def missing(self) -> list[Expected]:
+        """The messages that must come before it is over, and have not."""
+        return [one for one in self.phases.expected.values() if (one.after or one.final) and not self._come & one.bit]
+
     def leaving(self, task: Task) -> list[Arrival]:
         """The messages that leave once this is computed; to be asked once, for a part that is to be computed now."""
         if task.direction == "forward":

@@ -10,11 +10,14 @@ a computation and nothing else.
 A gradient is given to the driver, which pushes it, only when every machine is through: the gradient of a minibatch that one
 of them did not live to finish reaches no shard, not even in part.  A machine that is lost takes the whole replica's life with it
 (`core/membership.py`): the others wait for it for ever, and are ended.
+
+States and gradients are told, and not acknowledged: being through is.  A machine that waits for long asks for what may have got lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -25,8 +28,8 @@ from core.lane import Flight
 from core.messages import Accepted, CallFailed, Finished, Refused, Request
 from core.node import Node
 from core.partitioning import Partitioned
-from core.passing import Pass, Word
-from core.phases import Arrival, Ledger, Phases, phases_of
+from core.passing import Overdue, Pass, Word
+from core.phases import Arrival, Ledger, Phase, Phases, phases_of
 from core.work import Cost, Gradient, Network, Partition, Work
 
 
@@ -80,8 +83,14 @@ class Together:
         self.names = [replica_name(role_number(node.name), machine) for machine in range(partitioned.machines)]
         self.first = self.machine == 0
         self.phases = phases_of(partitioned, self.machine)
-        self.inbox = Inbox(node, self.names, self.phases.expected, self.delivered)
+        self.inbox = Inbox(node, self.names, self.phases.expected, self.delivered, self.again)
         self._round = 0
+        self._met = False
+        """Is every machine known to live this life?  One that has not begun it would not hear what it is told."""
+        self._told: list[Pass] = []
+        """Of this minibatch, in case that somebody asks for it again."""
+        self._watch: asyncio.TimerHandle | None = None
+        self._watched = 0
         self._finished = self._leaving = self._over = False
         self._ledger: Ledger | None = None
         self._came: list[tuple[Arrival, Any]] = []
@@ -116,15 +125,20 @@ class Together:
 
     async def minibatch(self, phases: Phases, parameters: Any, batch: Any) -> tuple[Any, int, int]:
         """Both phases; the computation, and the messages and bytes that it sent."""
+        if not self._met:
+            await self.agree(well=True)
         self._ledger = ledger = phases.begin()
         computation = self.partition.begin(parameters, batch)
         self.enter()
+        self.watch()
         sent = nbytes = 0
         leaving, vectors = phases.at_once, [computation.payload(arrival) for arrival in phases.at_once]
         while True:
             for arrival, vector in zip(leaving, vectors, strict=True):
                 sent, nbytes = sent + 1, nbytes + vector.nbytes
-                self.send(self.peer(arrival), Pass(self._round, arrival.phase, arrival.message, vector))
+                crossing = Pass(self._round, arrival.phase, arrival.message, vector)
+                self._told.append(crossing)
+                self.node.tell(self.peer(arrival), crossing)
             while ledger.waits:
                 await self.news()
             came, self._came = self._came, []
@@ -176,8 +190,11 @@ class Together:
         word.round = self._round
         if not self.first:
             self.send(self.names[0], word)
-            return (await self.words(1))[0]
+            result = (await self.words(1))[0]
+            self.ended()
+            return result
         words = [word, *await self.words(len(self.names) - 1)]
+        self.ended()
         values = [one.value for one in words if one.value is not None]
         result = Word(
             self._round, all(one.well for one in words), all(one.finished for one in words), any(one.leaving for one in words),
@@ -196,6 +213,11 @@ class Together:
     def tell_all(self, word: Word) -> None:
         for name in self.names[1:]:
             self.send(name, word)
+
+    def ended(self) -> None:
+        """Every machine has come to the end of the round."""
+        self._met = True
+        self._told.clear()
 
     # messages
 
@@ -217,24 +239,56 @@ class Together:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
+    def again(self, overdue: Overdue, peer: str) -> None:
+        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told."""
+        asked = {("up", number) for number in overdue.up} | {("down", number) for number in overdue.down}
+        for told in self._told:
+            if told.round == overdue.round and (told.phase, told.message) in asked:
+                self.send(peer, told)
+
+    def watch(self) -> None:
+        """Look after a while whether it is this minibatch still."""
+        if self._watch is None:
+            self._watched = self._round
+            self._watch = asyncio.get_running_loop().call_later(self.deadline_s, self.look)
+
+    def look(self) -> None:
+        self._watch = None
+        if self._ledger is None:
+            return  # until the next minibatch
+        if self._round == self._watched and self._ledger.waits:
+            missing: defaultdict[int, dict[Phase, list[int]]] = defaultdict(lambda: {"up": [], "down": []})
+            for expected in self._ledger.missing():
+                missing[expected.machine][expected.arrival.phase].append(expected.arrival.message)
+            for machine, numbers in missing.items():
+                self.ask(self.names[machine], Overdue(self._round, tuple(numbers["up"]), tuple(numbers["down"])))
+        self.watch()
+
+    def ask(self, peer: str, overdue: Overdue) -> None:
+        """Once: it is asked again as long as it is overdue."""
+        self.node.call(peer, overdue).add_done_callback(self.heard)
+
     def send(self, peer: str, request: Request[Any]) -> None:
         """Have it arrive, however often that takes."""
         self.node.call(peer, request).add_done_callback(lambda call: self.answered(peer, request, call))
 
     def answered(self, peer: str, request: Request[Any], call: asyncio.Future[Any]) -> None:
+        if self.heard(call):
+            task = asyncio.ensure_future(self.repeat(peer, request))
+            self._repeating.add(task)
+            task.add_done_callback(self._repeating.discard)
+
+    def heard(self, call: asyncio.Future[Any]) -> bool:
+        """What became of a call: is it worth repeating?"""
         if call.cancelled():
-            return
+            return False
         error = call.exception()
-        if error is None and isinstance(call.result(), Accepted):
-            return
         if isinstance(error, Refused):
             self.turned_away(error)
-            return
+            return False
         if error is not None and not isinstance(error, CallFailed):
             raise error
-        task = asyncio.ensure_future(self.repeat(peer, request))
-        self._repeating.add(task)
-        task.add_done_callback(self._repeating.discard)
+        return error is not None or not isinstance(call.result(), Accepted)
 
     async def repeat(self, peer: str, request: Request[Any]) -> None:
         """Until it is there, or of no use any more."""

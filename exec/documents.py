@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from core.coordination import Memory, Missing, Operate, Recall, Task, Values, Want
 from core.messages import Reply, Request
-from core.passing import Word
+from core.passing import Overdue, Word
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
 from exec.malformed import fit
 
@@ -19,7 +19,7 @@ KINDS: dict[str, type[Any]] = {
     for kind in (
         *(Beat, Standing, Report, Orders, Inquire, Conclude, Overview),
         *(Want, Task, Recall, Memory, Operate, Values, Missing),
-        Word,
+        *(Word, Overdue),
     )
 }
 

@@ -50,7 +50,7 @@ from core.messages import (
     Unreachable,
 )
 from core.node import Outcome, Recorder, Server, Store
-from core.passing import Pass, Word
+from core.passing import Overdue, Pass, Word
 from core.reports import Beat, Conclude, Inquire, Orders, Overview, Report, Standing
 from core.timings import Timings
 from core.work import Work
@@ -97,6 +97,7 @@ ANSWERS: dict[type[Request[Any]], tuple[type[Reply], ...]] = {
     Operate: (Values, Missing, Behind, Finished),
     Pass: (Accepted, Behind),
     Word: (Accepted, Behind),
+    Overdue: (Accepted, Behind),
 }
 """What each request can be answered with, a refusal apart."""
 
@@ -193,6 +194,10 @@ class Host:
             asked = self._threads.submit(way.ask, self.own, life, request, deadline_s)
         asked.add_done_callback(lambda asked: self.loop.call_soon_threadsafe(self._land, peer, request, future, asked))
         return future
+
+    def tell(self, peer: str, request: Request[Any]) -> None:
+        """See `core.node.Node`.  In gRPC it has an answer, at which nobody looks."""
+        self.call(peer, request)
 
     def _interfered(self, fate: Fate, way: Peer, life: int, request: Request[Any], deadline_s: float) -> Landed:
         """A call under a declared fault."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sim.host import Call
+    from sim.calls import Travelling
 
 Spent = list[float]
 """Seconds in each state."""
 
-Alone = Callable[["Call", bool], float]
+Alone = Callable[["Travelling", bool], float]
 """Seconds that a call's request (True) or reply (False) would have been under way on an empty network."""
 
 
@@ -64,7 +64,7 @@ class Account:
 
     def __init__(self, now_s: float, life: int, alone: Alone) -> None:
         self.spent, self.since_s, self._alone = nothing(), now_s, alone
-        self._ended: list[tuple[float, Call]] = []
+        self._ended: list[tuple[float, Travelling]] = []
         """Since the last entry, those that explain anything."""
         self._count = 0
         """Of all."""
@@ -75,8 +75,8 @@ class Account:
         self.rest = State.IDLE
         """What waiting is that no call of its own explains."""
 
-    def call_ended(self, now_s: float, call: Call) -> None:
-        """A call of this life has its reply, or will not get one."""
+    def call_ended(self, now_s: float, call: Travelling) -> None:
+        """A call of this life has its reply, or will not get one; or what it told is there."""
         ended, sent_s = self._ended, call.sent_s
         while ended and ended[-1][1].sent_s >= sent_s:  # what was under way no longer than this one has nothing left to explain
             ended.pop()
@@ -118,9 +118,11 @@ class Account:
         ended.clear()
         self._count = 0
 
-    def _under_way(self, call: Call, since_s: float, until_s: float) -> float:
+    def _under_way(self, call: Travelling, since_s: float, until_s: float) -> float:
         """Divide the part of that stretch during which the call was under way; where the part begins."""
         begins_s, spent = min(until_s, max(since_s, call.sent_s)), self.spent
+        if not call.answered:
+            return self._on_the_way(State.SENDING, begins_s, until_s, self._alone(call, True))
         if call.replied_s == math.inf:  # it failed
             spent[State.WAITING] += until_s - begins_s
             return begins_s
@@ -139,7 +141,7 @@ class Account:
             return from_s
         return until_s
 
-    def asked(self, now_s: float, call: Call) -> None:
+    def asked(self, now_s: float, call: Travelling) -> None:
         """A server that had nothing to do begins to pay for a request."""
         since_s = self.since_s
         if now_s > since_s and not self.stopped:

@@ -31,11 +31,12 @@ from scenarios.places import places
 from scenarios.plan import Plan, roles
 from scenarios.wiring import HEAD
 from sim.accounts import Accounts, State
+from sim.calls import Place
 from sim.device import Device, Machine
 from sim.faults import Clocks, Injected, inject
 from sim.hands import Hands, Running
 from sim.head import Head, LedgerStore
-from sim.host import Host, Place
+from sim.host import Host
 from sim.loop import Life, SimLoop
 from sim.network import MODELS
 from sim.outlook import Outlook

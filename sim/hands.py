@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from core.agent import Agent
 from core.job import SUPERVISOR, agent_name
 from core.reports import Capacity, Process
+from sim.calls import Place
 from sim.device import Machine
-from sim.host import Host, Place
+from sim.host import Host
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

@@ -18,8 +18,9 @@ from core.placement import NOTHING
 from core.supervisor import supervisor
 from core.vector import Phantom
 from scenarios.plan import roles
+from sim.calls import Place
 from sim.device import Machine
-from sim.host import Host, Place
+from sim.host import Host
 from sim.loop import Future
 from sim.store import DiskStore
 

@@ -1,6 +1,6 @@
 """The simulated host: one life of a role on a machine, as `core.node.Node` describes it.
 
-A call is one object that travels there and back.  At the addressee it waits its turn, is handled in one go, and its reply
+At the addressee a request waits its turn, is handled in one go, and its reply
 leaves when the cost of handling it is paid, and what it promises is durable.  Deadlines are the caller's: one timer for the
 earliest, since calls of one host have the same patience and so end in the order in which they began.
 """
@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import random
 from collections import Counter, deque
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -21,79 +20,15 @@ from core.journal import Journal
 from core.messages import Refusal, Refused, Request, Sender, TimedOut, Unreachable, misaddressed
 from core.node import NOTHING, Outcome, Server, Store
 from core.work import Gradient, Work
-from report.trace import Track
 from scenarios.network import HEADER_BYTES
 from sim.accounts import Account
-from sim.device import Device, Machine
+from sim.calls import REPLY, REQUEST, RESET, SERVED, Call, Place, Told, Travelling
+from sim.device import Device
 from sim.loop import Future, Life, SimLoop, Timer
-from sim.network import Message, Network
+from sim.network import Network
 
 if TYPE_CHECKING:
     from sim.spans import Spans
-
-REQUEST, SERVED, REPLY, RESET = range(4)
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """Where calls to somebody go: a machine, and the process that answers there, while one does."""
-
-    name: str
-    machine: Machine
-    host: Host | None = None
-
-
-class Call(Future, Message):
-    """A request on its way, then its reply on the way back; and the future of that reply."""
-
-    __slots__ = (
-        "addressee", "addressee_life", "arrived_s", "caller", "deadline_s", "destination", "durable", "handled_s", "nbytes", "outcome",
-        "replied_s", "request", "sent_s", "served_on", "stage", "to", "waits",
-    )  # fmt: skip
-    stage: int
-    caller: Host
-    to: Place
-    request: Request[Any]
-    deadline_s: float
-    addressee_life: int
-    addressee: Host
-    durable: asyncio.Future[None] | None
-    outcome: tuple[Any, int, str]
-    """Reply, life of whoever replies, and why there is none."""
-    sent_s: float
-    arrived_s: float
-    handled_s: float
-    replied_s: float
-    """Infinite while there is none."""
-    served_on: Track
-    """Where a trace shows that it was served; not set before."""
-
-    def __call__(self) -> None:
-        if self.stage == SERVED:
-            self.addressee.departs(self)
-        elif (self.waits or not self.destination.up) and not self.caller.network.is_there(self):
-            pass  # it waits for the receiver, or is lost
-        elif self.stage != REQUEST:
-            self.caller.returned(self)
-        elif (host := self.to.host) is not None:
-            self.addressee, self.arrived_s = host, host.loop.env._now
-            host.arrive(self)
-        else:
-            self.stage = RESET
-            self.caller.network.send(self, self.to.machine, self.caller.machine, HEADER_BYTES)
-
-    def twin(self) -> Twin:
-        """The same request again, whose answer nobody waits for."""
-        twin = Twin(loop=self.caller.loop)
-        twin.caller, twin.to, twin.request = self.caller, self.to, self.request
-        twin.stage, twin.addressee_life, twin.sent_s = self.stage, self.addressee_life, self.sent_s
-        return twin
-
-
-class Twin(Call):
-    """A request that was doubled on its way."""
-
-    __slots__ = ()
 
 
 class Host:
@@ -118,8 +53,8 @@ class Host:
         self._outstanding: dict[int, Call] = {}
         """What is unanswered, in the order in which it was sent, by identity; besides what was cancelled, until its deadline."""
         self._timer: Timer | None = None
-        self._queue: deque[Call] = deque()
-        self.serving: Call | None = None
+        self._queue: deque[Travelling] = deque()
+        self.serving: Travelling | None = None
         """The request whose cost is being paid."""
         self._supervisor = places.get(SUPERVISOR)
         self.account = Account(self.loop.env._now, life.incarnation, self._alone_s)
@@ -170,6 +105,18 @@ class Host:
         nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
         self.network.send(call, self.machine, place.machine, nbytes)
         return call
+
+    def tell(self, peer: str, request: Request[Any]) -> None:
+        place = self.peers.get(peer)
+        if place is None or not self.life.up:
+            return
+        told = Told()
+        told.caller, told.to, told.request, told.stage = self, place, request, REQUEST
+        told.addressee_life = self.lives.get(peer, 0)
+        told.sent_s = self.loop.env._now
+        payload = request.payload
+        nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
+        self.network.send(told, self.machine, place.machine, nbytes)
 
     def compute(self, work: Work[Any]) -> Future:
         """The function runs now, on what it finds now; its result is there when the cost is paid."""
@@ -254,6 +201,10 @@ class Host:
         else:
             call.set_result(reply)
 
+    def arrived(self, told: Told) -> None:
+        """What this host told somebody has got there."""
+        self._ended(told)
+
     def reset_calls_to(self, place: Place) -> int:
         """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
         cut_off = [call for call in self._outstanding.values() if call.to is place and not call.done()]
@@ -275,14 +226,14 @@ class Host:
             self._ended(call)
         fail(call, error)
 
-    def _ended(self, call: Call) -> None:
+    def _ended(self, call: Travelling) -> None:
         self.account.call_ended(self.loop.env._now, call)
         if self.spans is not None:
             self.spans.ended(call, self.loop.env._now)
 
     # the addressee's side
 
-    def arrive(self, call: Call) -> None:
+    def arrive(self, call: Travelling) -> None:
         """A request has reached this process: it is handled now, or after those that came before."""
         if not self.life.active and not self.life.admits(lambda: self.arrive(call)):
             return
@@ -293,7 +244,7 @@ class Host:
         else:
             self.handle(call)
 
-    def handle(self, call: Call) -> None:
+    def handle(self, call: Travelling) -> None:
         """Handle one request in this life's context, and charge its cost before the reply may leave."""
         assert self.server is not None, "whoever does not serve has no address"
         call.handled_s = self.loop.env._now
@@ -315,7 +266,7 @@ class Host:
         else:
             self.send_back_when_durable(call, call.durable)
 
-    def departs(self, call: Call) -> None:
+    def departs(self, call: Travelling) -> None:
         """The cost of handling is paid: the reply may leave, and whoever waited longest is served."""
         if not self.life.active and not self.life.admits(lambda: self.departs(call)):
             return
@@ -332,7 +283,7 @@ class Host:
             if self.spans is not None:
                 self.spans.queued(self, len(self._queue), self.loop.env._now)
 
-    def send_back_when_durable(self, call: Call, durable: asyncio.Future[None]) -> None:
+    def send_back_when_durable(self, call: Travelling, durable: asyncio.Future[None]) -> None:
         if not durable.done():
             durable.add_done_callback(partial(self.send_back_when_durable, call), context=self.life.context)
             return
@@ -340,7 +291,7 @@ class Host:
             call.outcome = (None, self.incarnation, "what it asked for did not become durable")
         self.send_back(call)
 
-    def _alone_s(self, call: Call, outward: bool) -> float:
+    def _alone_s(self, call: Travelling, outward: bool) -> float:
         """How long its request, or its reply, would have been under way on an empty network."""
         payload = call.request.payload if outward else None if call.outcome[0] is None else call.outcome[0].payload
         nbytes = HEADER_BYTES if payload is None else HEADER_BYTES + payload.nbytes * self.payload_scale
@@ -351,7 +302,9 @@ class Host:
         if self.serving is not None:
             self.loop.env.stretch(self.serving, factor)
 
-    def send_back(self, call: Call) -> None:
+    def send_back(self, call: Travelling) -> None:
+        if not call.answered:
+            return
         call.stage, call.replied_s = REPLY, self.loop.env._now
         reply = call.outcome[0]
         if type(reply) is Refusal:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sim.host import REQUEST, Call, Host, Place, Twin
+from sim.calls import REQUEST, Place, Travelling
+from sim.host import Host
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
@@ -31,7 +32,7 @@ class Meddling:
         self.names = cluster.inside(strike.names)
         self.links = cluster.network.links.keys() & set(strike.names)
 
-    def __call__(self, message: Call) -> float | None:
+    def __call__(self, message: Travelling) -> float | None:
         """By how many seconds it holds this message up; None if it swallows it."""
         if not self.concerns(message):
             return 0.0
@@ -40,11 +41,11 @@ class Meddling:
             self.strike.bit["messages"] += 1
         return later_s
 
-    def meddle(self, call: Call) -> float | None:
+    def meddle(self, call: Travelling) -> float | None:
         """The same of one that concerns it."""
         raise NotImplementedError
 
-    def concerns(self, call: Call) -> bool:
+    def concerns(self, call: Travelling) -> bool:
         source, destination = call.caller, call.to
         if within(self.names, source) or within(self.names, destination):
             return True
@@ -64,24 +65,24 @@ def within(names: frozenset[str], end: Host | Place) -> bool:
     return end.name in names or end.machine.name in names
 
 
-def ends(call: Call) -> tuple[Host | Place, Host | Place]:
+def ends(call: Travelling) -> tuple[Host | Place, Host | Place]:
     """From whom to whom it is on its way: the reply goes back."""
     return (call.caller, call.to) if call.stage == REQUEST else (call.to, call.caller)
 
 
 class Loss(Meddling):
-    def meddle(self, _: Call) -> float | None:
+    def meddle(self, _: Travelling) -> float | None:
         return None if self.chance() else 0.0
 
 
 class Delay(Meddling):
-    def meddle(self, _: Call) -> float | None:
+    def meddle(self, _: Travelling) -> float | None:
         return float(self.strike.fault.by)
 
 
 class Duplication(Meddling):
-    def meddle(self, call: Call) -> float | None:
-        if call.stage == REQUEST and type(call) is not Twin and self.chance():
+    def meddle(self, call: Travelling) -> float | None:
+        if call.stage == REQUEST and not call.doubled and self.chance():
             self.strike.bit["messages"] += 1
             self.cluster.record("doubled", call.to.name, note=self.name)
             self.cluster.network.send(call.twin(), call.caller.machine, call.to.machine, call.nbytes)
@@ -89,7 +90,7 @@ class Duplication(Meddling):
 
 
 class Reordering(Meddling):
-    def meddle(self, call: Call) -> float | None:
+    def meddle(self, call: Travelling) -> float | None:
         if not self.chance():
             return 0.0
         later_s = float(self.strike.fault.by.draw(self.strike.stream))
@@ -105,7 +106,7 @@ class Narrowing(Meddling):
         self.names = frozenset()
         self.links = set(cluster.links_of(strike.names))
 
-    def meddle(self, _: Call) -> float | None:
+    def meddle(self, _: Travelling) -> float | None:
         self.strike.bit["messages"] += 1
         return 0.0
 
@@ -132,10 +133,10 @@ class Cut(Meddling):
         out = self.out and within(self.names, source) and self.outside(destination)
         return out or (self.back and within(self.names, destination) and self.outside(source))
 
-    def concerns(self, call: Call) -> bool:
+    def concerns(self, call: Travelling) -> bool:
         return self.severs(*ends(call))
 
-    def meddle(self, _: Call) -> float | None:
+    def meddle(self, _: Travelling) -> float | None:
         return None
 
     def flap(self) -> None:

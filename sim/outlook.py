@@ -13,7 +13,7 @@ from core.job import SUPERVISOR, role_kind, unit_of
 from core.journal import one_line
 from core.shard import Shard
 from scenarios.units import in_words
-from sim.host import REPLY, REQUEST, SERVED, Call
+from sim.calls import REPLY, REQUEST, SERVED, Call
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster

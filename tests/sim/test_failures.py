@@ -22,8 +22,9 @@ from scenarios.distributions import constant
 from scenarios.protocols import Downpour
 from scenarios.topology import star
 from sim.bounds import between_s, healed_s
+from sim.calls import Place
 from sim.device import Device, Machine
-from sim.host import Host, Place
+from sim.host import Host
 from sim.loop import Life, SimLoop
 from sim.network import Latency
 from sim.run import Run

@@ -17,9 +17,11 @@ from core.vector import Phantom
 from core.work import Cost, Work
 from scenarios.distributions import constant
 from scenarios.load import validate
+from scenarios.network import HEADER_BYTES
 from scenarios.topology import star
+from sim.calls import REQUEST, Place, Twin
 from sim.device import Device, Machine
-from sim.host import HEADER_BYTES, REQUEST, Host, Place, Twin
+from sim.host import Host
 from sim.loop import LIFE, Life, SimLoop
 from sim.network import Fifo
 from sim.run import Run

@@ -16,8 +16,9 @@ from core.messages import Accepted, Request, Sender
 from core.node import Outcome
 from core.passing import Pass, Word
 from core.team import Together
+from scenarios.network import HEADER_BYTES
 from scenarios.plan import plan
-from sim.host import HEADER_BYTES, REQUEST
+from sim.calls import REQUEST
 from sim.network import Latency as Network
 from sim.strategies import Tables, scenario, tables, toml
 from tests.sim.schedules import crash
