@@ -374,11 +374,17 @@ class Sharing:
         if link.since != now:
             link.clock += link.level * (now - link.since)
             link.since = now
-        fastest_first = sorted(link.others, key=rate_of, reverse=True)
-        taken = [0.0]  # by so many of the slowest; what is added up so has no residue where nobody is left, as subtracting would leave
+        others, capacity, crowd = link.others, link.capacity, len(link.members)
+        slow, fastest_first, enough = 0.0, [], capacity / (crowd + len(others)) / SLACK
+        for flow, bottleneck in others.items():
+            if bottleneck.level <= enough:  # never more than the level that is left
+                slow += bottleneck.level
+            else:
+                fastest_first.append(flow)
+        fastest_first.sort(key=rate_of, reverse=True)
+        taken = [slow]  # by so many of the slowest; what is added up so has no residue where nobody is left, as subtracting would leave
         for flow in reversed(fastest_first):
             taken.append(taken[-1] + flow.bottleneck.level)
-        crowd, capacity = len(link.members), link.capacity
         left_over = capacity - taken.pop()
         level = max(0.0, left_over / crowd) if crowd else 0.0
         for flow in fastest_first:
