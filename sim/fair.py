@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from typing import Any
 
 from sim.filling import fill
 
@@ -38,10 +39,11 @@ REPAIRS_OF_A_LINK = 50
 class Flow:
     """So many bytes on their way along a path of links."""
 
-    __slots__ = ("bottleneck", "nbytes", "path", "serial", "tag")
+    __slots__ = ("after_s", "bottleneck", "message", "nbytes", "path", "serial", "tag")
 
-    def __init__(self, path: Sequence[Link], nbytes: float) -> None:
-        self.path, self.nbytes = path, nbytes
+    def __init__(self, path: Sequence[Link], nbytes: float, message: Any = None, after_s: float = 0.0) -> None:
+        """`message`: what arrives, if anything does; so long after its last byte has left."""
+        self.path, self.nbytes, self.message, self.after_s = path, nbytes, message, after_s
         self.bottleneck = NOWHERE
         """Before it has joined and after it has left."""
         self.tag = 0.0

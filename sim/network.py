@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core import chance
 from scenarios.distributions import Distribution
 from scenarios.wiring import Wiring
 from sim.device import Machine
-from sim.fair import NOWHERE, Flow, Link, Sharing
+from sim.fair import Flow, Link, Sharing
 from sim.loop import Event, SimLoop
 
 PACKET_BYTES = 1500
@@ -233,17 +233,6 @@ class Fifo(Network):
         return True
 
 
-class Transfer(Flow):
-    """A message on its way through shared links."""
-
-    __slots__ = ("after_s", "message")
-
-    def __init__(self, links: tuple[Link, ...], nbytes: float, message: Message | None, after_s: float) -> None:
-        """`message`: None if nobody will receive it; it arrives so long after its last byte has left."""
-        self.path, self.nbytes, self.bottleneck = links, nbytes, NOWHERE
-        self.message, self.after_s = message, after_s
-
-
 class Fair(Network, Event):
     """Links are shared.  It is itself the event that settles what has changed in an instant, and what is through."""
 
@@ -287,7 +276,7 @@ class Fair(Network, Event):
                 self.on_dropped(message, f"{destination.name} is down")
         else:
             links = route.links if received is not None else route.links[:1]  # where it gets lost nobody can tell
-            self.sharing.join(Transfer(links, nbytes, received, delay_s))
+            self.sharing.join(Flow(links, nbytes, received, delay_s))
             if self._awake_s != self.loop.env._now:
                 self._wake(0.0)
 
@@ -296,9 +285,9 @@ class Fair(Network, Event):
         if now != self._awake_s:
             return
         sharing, after = self.sharing, self.after
-        for transfer in cast("list[Transfer]", sharing.settle(now)):
-            if transfer.message is not None:
-                after(transfer.after_s, transfer.message)
+        for flow in sharing.settle(now):
+            if flow.message is not None:
+                after(flow.after_s, flow.message)
         due = sharing.next_due()
         if due < inf:
             self._wake(due - now)
@@ -324,11 +313,11 @@ class Fair(Network, Event):
         now = self.loop.env._now
         for name in self.wiring.attachments[machine.name]:
             link = self.links[name]
-            for transfer in cast("list[Transfer]", self.sharing.across(link)):
-                if link in (transfer.path[0], transfer.path[-1]):  # in a graph it may only pass through
-                    self.sharing.cancel(transfer, now)
-                    if transfer.message is not None:
-                        self.on_dropped(transfer.message, f"{machine.name} went down")
+            for flow in self.sharing.across(link):
+                if link in (flow.path[0], flow.path[-1]):  # in a graph it may only pass through
+                    self.sharing.cancel(flow, now)
+                    if flow.message is not None:
+                        self.on_dropped(flow.message, f"{machine.name} went down")
         self._wake(0.0)
 
 

@@ -11,10 +11,18 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from sim import fair
+
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("night", deadline=None, max_examples=5000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") == "true" else "dev"))
+
+
+def pytest_configure() -> None:
+    form = Path(fair.__file__)
+    if form.suffix != ".py" and form.stat().st_mtime < (source := form.with_name("fair.py")).stat().st_mtime:
+        raise pytest.UsageError(f"{form} is older than {source}, from which it is compiled: `make` does so anew")
 
 
 class JobsTogether(LoadScopeScheduling):

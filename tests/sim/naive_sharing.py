@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sim.fair import Flow, Link, Sharing
+from sim import fair
 
 
 class Join(NamedTuple):
@@ -82,10 +82,12 @@ def naive(happenings: Sequence[Happening], capacities: Mapping[str, float]) -> d
 class Driven:
     """`Sharing` under the same happenings; after each settlement everything that must hold is asserted."""
 
-    def __init__(self, happenings: Sequence[Happening], capacities: Mapping[str, float], **options: int) -> None:
-        self.links = {name: Link(name, capacity) for name, capacity in capacities.items()}
-        self.sharing = Sharing(self.links.values(), **options)
-        self.flows: dict[int, Flow] = {}
+    def __init__(self, happenings: Sequence[Happening], capacities: Mapping[str, float], form: Any = fair, **options: int) -> None:
+        """`form`: of the module, which may be compiled."""
+        self.form = form
+        self.links = {name: form.Link(name, capacity) for name, capacity in capacities.items()}
+        self.sharing = form.Sharing(self.links.values(), **options)
+        self.flows: dict[int, fair.Flow] = {}
         self.through: dict[int, float] = {}
         self.carried: dict[str, float] = dict.fromkeys(self.links, 0.0)
         """Bytes of each link, added up from the rates of every stretch of time."""
@@ -103,7 +105,7 @@ class Driven:
 
     def do(self, one: Happening) -> None:
         if isinstance(one, Join):
-            self.flows[one.flow] = Flow([self.links[name] for name in one.path], one.nbytes)
+            self.flows[one.flow] = self.form.Flow([self.links[name] for name in one.path], one.nbytes)
             self.sharing.join(self.flows[one.flow])
         elif isinstance(one, Cancel):
             self.sharing.cancel(self.flows[one.flow], self.now)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sim import fair
 from sim.fair import Flow, Link, Sharing
 from sim.filling import fill
 from tests.sim.naive_sharing import Cancel, Change, Driven, Happening, Join, max_min, naive
+
+SPEC = importlib.util.spec_from_file_location("fair_from_its_source", Path(fair.__file__).with_name("fair.py"))
+assert SPEC is not None
+assert SPEC.loader is not None
+SOURCE = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(SOURCE)
 
 thoroughly = settings(max_examples=max(200, settings().max_examples))
 
@@ -180,6 +189,15 @@ def test_each_flow_ends_when_a_solver_that_starts_anew_says(drawn: tuple[list[Ha
     driven = Driven(happenings, capacities)
     assert differences(driven.through, naive(happenings, capacities), happenings) == []
     assert driven.sharing.refills == 0
+
+
+@given(traffic())
+def test_compiled_it_comes_to_the_same_to_the_last_bit(drawn: tuple[list[Happening], dict[str, float]]) -> None:
+    """Where it is not compiled here, this shows no more than that it can be loaded twice."""
+    happenings, capacities = drawn
+    here, source = Driven(happenings, capacities), Driven(happenings, capacities, SOURCE)
+    assert here.through == source.through
+    assert here.carried == source.carried
 
 
 @given(traffic())
