@@ -27,7 +27,7 @@ class Inbox:
 
     def __init__(
         self, node: Node, names: Sequence[str], expected: Mapping[Arrival, Expected],
-        deliver: Callable[[Arrival | str, Any], None], again: Callable[[Overdue, str], None],
+        deliver: Callable[[Expected | str, Any], None], again: Callable[[Overdue, str], None],
     ) -> None:  # fmt: skip
         """`names`: of the replica's machines; `expected`: every message that may come.
 
@@ -36,7 +36,7 @@ class Inbox:
         """
         self.node, self.names, self.expected, self.deliver, self.again = node, names, expected, deliver, again
         self.unit, self.round = unit_of(node.name), 0
-        self._early: list[tuple[Arrival | str, Any]] = []
+        self._early: list[tuple[Expected | str, Any]] = []
         """For the next round."""
         self._seen: dict[int, int] = {}
         """Of each round: bits, of the messages first and then of the words."""
@@ -52,16 +52,19 @@ class Inbox:
                 )
             if not length or length % expected.multiple:
                 return self.refuse(sender, f"message {request.message} of {length} elements, not so many times {expected.multiple}")
-            return self.keep(expected.bit, expected.arrival, request, sender)
+            return self.keep(expected.bit, expected, request, sender)
         if isinstance(request, Overdue):
             return self.overdue(request, sender)
-        if not isinstance(request, Word):
-            return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+        if isinstance(request, Word):
+            return self.word(request, sender)
+        return self.refuse(sender, f"a machine of a replica does not serve {type(request).__name__}")
+
+    def word(self, request: Word, sender: Sender) -> Outcome:
         if unit_of(sender.name) != self.unit:
             return self.refuse(sender, f"{sender.name} is no machine of {self.unit}")
         return self.keep(1 << (len(self.expected) + partition_number(sender.name)), sender.name, request, sender)
 
-    def keep(self, bit: int, key: Arrival | str, request: Pass | Word, sender: Sender) -> Outcome:
+    def keep(self, bit: int, key: Expected | str, request: Pass | Word, sender: Sender) -> Outcome:
         """If it is of this life, and comes for the first time, in this round or the next."""
         number = request.round
         if sender.incarnation != self.node.incarnation:

@@ -171,9 +171,8 @@ class Ledger:
             self.computed(task)
         return tasks, leaving
 
-    def arrived(self, arrival: Arrival) -> bool:
+    def arrived(self, expected: Expected) -> bool:
         """A message has come; False if it had come before."""
-        expected = self.phases.expected[arrival]
         if self._come & expected.bit:
             return False
         self._come |= expected.bit

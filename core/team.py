@@ -29,7 +29,7 @@ from core.messages import Accepted, CallFailed, Finished, Refused, Request
 from core.node import Node
 from core.partitioning import Partitioned
 from core.passing import Overdue, Pass, Word
-from core.phases import Arrival, Ledger, Phase, Phases, phases_of
+from core.phases import Arrival, Expected, Ledger, Phase, Phases, phases_of
 from core.work import Cost, Gradient, Network, Partition, Work
 
 
@@ -150,13 +150,13 @@ class Together:
                 return computation, sent, nbytes
             vectors = await self.node.compute(computation.work(tasks, leaving))
 
-    def delivered(self, key: Arrival | str, kept: Any) -> None:
+    def delivered(self, key: Expected | str, kept: Any) -> None:
         """Something has come for this round."""
         if isinstance(key, str):
             self._words.append(kept)
             self.wake()
         elif self._ledger is not None and self._ledger.arrived(key):
-            self._came.append((key, kept))
+            self._came.append((key.arrival, kept))
             if not self._ledger.waits:
                 self.wake()
 

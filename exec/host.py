@@ -74,6 +74,9 @@ DEFAULT = Timings()
 RECORDED = 1000
 """Refusals of one kind that get a line of the journal each; the others are counted."""
 
+TELLING = 6
+"""Attempts, over about one deadline: whoever is just starting, or has no thread to spare, may hear the next."""
+
 CALLS_AT_ONCE = 64
 """Threads for calls made, and again for calls answered: two for each lane, of thirty-two peers.  Beyond it calls made wait
 for a thread, and calls that come in are turned away, to be repeated."""
@@ -195,9 +198,17 @@ class Host:
         asked.add_done_callback(lambda asked: self.loop.call_soon_threadsafe(self._land, peer, request, future, asked))
         return future
 
-    def tell(self, peer: str, request: Request[Any]) -> None:
-        """See `core.node.Node`.  In gRPC it has an answer, at which nobody looks."""
-        self.call(peer, request)
+    def tell(self, peer: str, request: Request[Any], attempt: int = 1) -> None:
+        """See `core.node.Node`.  Over gRPC it has an answer all the same, so that what did not get through is tried again, a few times."""
+
+        def answered(call: asyncio.Future[Any]) -> None:
+            failed = not call.cancelled() and isinstance(call.exception(), Unreachable)
+            if failed and attempt < TELLING and not self._closing.is_set():
+                pause_s = self.deadline_s * 2.0**attempt / 2.0**TELLING * self.random.random()
+                self.loop.call_later(pause_s, self.tell, peer, request, attempt + 1)
+
+        if not self._closing.is_set():
+            self.call(peer, request).add_done_callback(answered)
 
     def _interfered(self, fate: Fate, way: Peer, life: int, request: Request[Any], deadline_s: float) -> Landed:
         """A call under a declared fault."""

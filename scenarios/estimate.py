@@ -174,7 +174,8 @@ class Minibatch:
 
     def there(self, machine: int, of: Arrival | Task | str) -> None:
         if isinstance(of, Arrival):
-            self.ledgers[machine].arrived(of)
+            ledger = self.ledgers[machine]
+            ledger.arrived(ledger.phases.expected[of])
             self.go_on(machine)
         elif of == "through":
             self.heard()

@@ -118,7 +118,7 @@ class Told(Travelling):
             pass  # it waits for the receiver, or is lost
         elif (host := self.to.host) is not None:
             self.addressee, self.arrived_s = host, host.loop.env._now
-            self.caller.arrived(self)
+            self.caller.ended(self)
             host.arrive(self)
 
     def twin(self) -> Echo:

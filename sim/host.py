@@ -190,7 +190,7 @@ class Host:
             self._fail(call, Unreachable("nobody is there"))
             return
         if call.to is not self._supervisor:
-            self._ended(call)
+            self.ended(call)
         reply, life, none_because = call.outcome
         if life != call.addressee_life and life > self.lives.get(call.to.name, 0):
             self.lives[call.to.name] = life
@@ -200,10 +200,6 @@ class Host:
             fail(call, Refused(reply.reason))
         else:
             call.set_result(reply)
-
-    def arrived(self, told: Told) -> None:
-        """What this host told somebody has got there."""
-        self._ended(told)
 
     def reset_calls_to(self, place: Place) -> int:
         """The process at the other end is gone, and its machine says so.  Returns how many calls this cuts off."""
@@ -223,10 +219,11 @@ class Host:
         self._outstanding.pop(id(call), None)
         if not call.done() and call.to is not self._supervisor:
             call.replied_s = inf
-            self._ended(call)
+            self.ended(call)
         fail(call, error)
 
-    def _ended(self, call: Travelling) -> None:
+    def ended(self, call: Travelling) -> None:
+        """It has its reply, or will not get one; or, of what was told, has got there."""
         self.account.call_ended(self.loop.env._now, call)
         if self.spans is not None:
             self.spans.ended(call, self.loop.env._now)

@@ -43,6 +43,9 @@ class FakeNode:
     def call(self, peer: str, request: Request[Any]) -> asyncio.Future[Any]:
         raise AssertionError("a server calls nobody")
 
+    def tell(self, peer: str, request: Request[Any]) -> None:
+        raise AssertionError("a server tells nobody anything")
+
     def compute(self, work: Work[Any]) -> asyncio.Future[Any]:
         raise AssertionError("a server computes nothing")
 

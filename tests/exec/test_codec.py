@@ -35,7 +35,7 @@ from core.messages import (
     Sender,
 )
 from core.operations import Combine, Dot, Drop, Largest, Norm1, Update
-from core.passing import Pass, Word
+from core.passing import Overdue, Pass, Word
 from core.portions import BundleId
 from exec.bodies import AT_ONCE_LIMIT
 from exec.codec import (
@@ -119,6 +119,7 @@ requests = st.one_of(
     st.builds(Recall),
     st.builds(Pass, counts, st.sampled_from(("up", "down")), counts, vectors),
     st.builds(Word, counts, st.booleans(), st.booleans(), st.booleans(), st.none() | numbers, counts, portions),
+    st.builds(Overdue, counts, portions, portions),
     st.builds(Install, manifests, st.just("parameters"), vectors),
     st.builds(Relay, texts, counts, st.binary(max_size=99)),
     st.builds(reports.Beat, texts, counts, statuses),
@@ -199,7 +200,7 @@ def kinds_under(kind: type[Any]) -> set[type[Any]]:
 
 
 def test_no_message_is_left_out_above() -> None:
-    drawn = {Join, Ask, Fetch, FetchPoint, Finish, Push, Copy, Install, Relay, Want, Operate, Recall, Pass, Word}
+    drawn = {Join, Ask, Fetch, FetchPoint, Finish, Push, Copy, Install, Relay, Want, Operate, Recall, Pass, Word, Overdue}
     drawn |= {reports.Beat, reports.Report, reports.Inquire, reports.Conclude}
     answered = {Progress, Parameters, Accepted, Finished, Refusal, Behind, Relayed, Task, Values, Missing, Memory}
     answered |= {reports.Standing, reports.Orders, reports.Overview}

@@ -17,14 +17,17 @@ import torch
 from core.journal import Journal
 from core.messages import Accepted, Ask, Fetch, Finish, Finished, Join, Progress, Push, Refused, Request, Sender, TimedOut, Unreachable
 from core.node import Outcome
+from core.rules import Sgd
+from core.shard import Shard
 from core.work import Cost, Work
+from exec.addresses import free_port
 from exec.codec import Identity, encode_reply, encode_request
 from exec.host import Host
 from exec.malformed import Fault
 from exec.server import AddressInUse
 from exec.transport import HEADER_LIMIT, MESSAGE_LIMIT, METHOD, message
 from exec.wire import distbelief_pb2 as wire
-from tests.exec.hosts import COUNT, LIMIT, REPLICA, SHARD, STRANGER, WITHIN_S, fake_shard, pair, push, raw_call, real
+from tests.exec.hosts import COUNT, LIMIT, REPLICA, SHARD, STRANGER, WITHIN_S, fake_shard, job, pair, push, raw_call, real
 
 
 @real
@@ -62,6 +65,24 @@ async def test_a_push_repeated_is_applied_once() -> None:
             assert (await it.call(push())).updates == 1
         assert (await it.call(push(2))).updates == 2
         assert it.tally == 2.0
+
+
+@real
+async def test_what_is_told_arrives_also_where_nobody_was_there_at_first() -> None:
+    port, there = free_port("127.0.0.1", 0), asyncio.Event()
+    journal = Journal()
+    journal.watch("applied", lambda *_: there.set())
+    async with pair() as it:
+        it.replica.introduce("shard/0", SHARD.incarnation + 1, f"127.0.0.1:{port}")
+        it.replica.tell("nobody", push())
+        it.replica.tell("shard/0", push())
+        await asyncio.sleep(0.2)
+        async with (
+            Host(Identity("job", "shard/0", SHARD.incarnation + 1), journal, deadline_s=WITHIN_S, limits=(LIMIT,), port=port) as late,
+            asyncio.timeout(WITHIN_S),
+        ):
+            late.serve(Shard(late, job(), torch.zeros(COUNT), Sgd(-1.0)))
+            await there.wait()
 
 
 @real

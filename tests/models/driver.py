@@ -68,8 +68,11 @@ def walk(
         if isinstance(first, Arrival):
             message = partitioned.messages[first.message]
             machine = message.destination if first.phase == "up" else message.source
-            assert ledgers[machine].arrived(first)
-            assert not ledgers[machine].arrived(first), "the second is none"
+            expected = ledgers[machine].phases.expected[first]
+            assert expected in ledgers[machine].missing()
+            assert ledgers[machine].arrived(expected)
+            assert not ledgers[machine].arrived(expected), "the second is none"
+            assert expected not in ledgers[machine].missing()
             computations[machine].take(first, second)
         else:
             machine = first

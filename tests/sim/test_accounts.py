@@ -18,7 +18,11 @@ ALONE_S = 0.25
 
 
 def call(sent: float, arrived: float = 0.0, handled: float = 0.0, replied: float = math.inf) -> Any:
-    return SimpleNamespace(sent_s=sent, arrived_s=arrived, handled_s=handled, replied_s=replied)
+    return SimpleNamespace(sent_s=sent, arrived_s=arrived, handled_s=handled, replied_s=replied, answered=True)
+
+
+def told(sent: float) -> Any:
+    return SimpleNamespace(sent_s=sent, answered=False)
 
 
 def account(life: int = 1) -> Account:
@@ -52,6 +56,14 @@ def test_a_wait_for_one_call_after_the_other_is_divided_among_both() -> None:
     one.call_ended(4.0, call(2.0, 2.25, 2.25, 3.75))
     one.waited(4.0)
     assert spent(one) == {"sending": 0.5, "waiting": 3.0, "receiving": 0.5}
+
+
+def test_what_was_told_was_under_way_until_it_got_there() -> None:
+    one = account()
+    one.call_ended(4.0, told(1.0))
+    one.call_ended(5.0, told(3.0))
+    one.waited(7.0)
+    assert spent(one) == {"idle": 3.0, "sending": 0.5, "contention": 3.5}
 
 
 def test_a_call_that_failed_was_waited_for() -> None:

@@ -19,6 +19,7 @@ from scenarios.distributions import constant
 from scenarios.load import validate
 from scenarios.network import HEADER_BYTES
 from scenarios.topology import star
+from sim.accounts import State
 from sim.calls import REQUEST, Place, Twin
 from sim.device import Device, Machine
 from sim.host import Host
@@ -375,6 +376,68 @@ def test_a_request_that_arrives_twice_is_answered_once(world: World) -> None:
     world.loop.run()
     assert len(echo.handled) == 2
     assert [entry[:2] for entry in world.log] == [(2.0, "a")]
+
+
+# what is told
+
+
+def test_what_is_told_is_handled_and_not_answered(world: World) -> None:
+    host, echo = world.serve()
+    client = world.host("a")
+    client.tell("server", Ask())
+    world.loop.run()
+    assert echo.handled == [(1.0, "a#1", ("server", 1))]
+    assert world.network.messages == 1
+    client.account.waited(world.loop.time())
+    assert client.account.spent[State.SENDING] == LATENCY_S
+    assert host.refusals == {}
+
+
+def test_what_is_told_takes_its_turn_and_its_time(world: World) -> None:
+    _, echo = world.serve(cost=Cost(5.0))
+    client = world.host("a")
+    for _ in range(2):
+        client.tell("server", Ask())
+    world.begins(client, world.asks(client))
+    world.loop.run()
+    assert [time_s for time_s, _, _ in echo.handled] == [1.0, 6.0, 11.0]
+    assert world.log == [(17.0, "a", 3)]
+
+
+@pytest.mark.parametrize("fate", ["nobody serves", "it is unknown", "the teller is dead", "meant for another life"])
+def test_of_what_is_told_in_vain_nobody_hears(world: World, fate: str) -> None:
+    client = world.host("a")
+    if fate == "meant for another life":
+        host, echo = world.serve(2)
+        client.lives["server"] = 1
+    elif fate == "the teller is dead":
+        host, echo = world.serve()
+        client.life.crash()
+    else:
+        host, echo = world.host("b"), Echo()
+    client.tell("nobody" if fate == "it is unknown" else "server", Ask())
+    world.loop.run()
+    assert echo.handled == []
+    assert world.log == []
+    assert host.refusals == ({"misaddressed": 1} if fate == "meant for another life" else {})
+
+
+def test_what_is_told_arrives_twice_if_a_fault_doubles_it(world: World) -> None:
+    _, echo = world.serve()
+    client = world.host("a")
+
+    class Twice:
+        name = "a fault"
+
+        def __call__(self, told: Any) -> float:
+            if not told.doubled:
+                world.network.send(told.twin(), told.caller.machine, told.to.machine, told.nbytes)
+            return 0.0
+
+    world.network.meddlers.append(Twice())
+    client.tell("server", Ask())
+    world.loop.run()
+    assert len(echo.handled) == 2
 
 
 # the doors of the dead

@@ -14,7 +14,7 @@ from hypothesis import currently_in_test_context, given, note, settings
 from core.inbox import Inbox
 from core.messages import Accepted, Request, Sender
 from core.node import Outcome
-from core.passing import Pass, Word
+from core.passing import Overdue, Pass, Word
 from core.team import Together
 from scenarios.network import HEADER_BYTES
 from scenarios.plan import plan
@@ -131,7 +131,33 @@ def test_what_crosses_is_recorded_and_charged_as_the_graph_counts_it(monkeypatch
             assert charged[f"replica/{replica}/{machine}"] < sum(r.value for r in passed) + 4.0 * sum(message.count(1) for message in there)
 
 
+LOSSES = [{"kind": "loss", "target": "replica/*", "at": "200 ms", "for": "5 s", "probability": 0.05}]
+
+
+def test_what_gets_lost_between_the_machines_of_a_replica_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+    overdue = Inbox.overdue
+
+    def counting(self: Inbox, request: Overdue, sender: Sender) -> Outcome:
+        asked[sender.name] += 1
+        return overdue(self, request, sender)
+
+    monkeypatch.setattr(Inbox, "overdue", counting)
+    done = run(split(*LOSSES))
+    assert wrong(done) == []
+    assert asked
+    assert {life for _, life, _ in grants(done, "replica")} == {1}, "and nobody had to begin again"
+    asked.clear()
+    assert wrong(run(split())) == []
+    assert not asked
+
+
 # planted bugs
+
+
+def ask_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What is lost is waited for, and that is all."""
+    patch.setattr(Together, "ask", lambda *_: None)
 
 
 def push_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -149,7 +175,7 @@ def forget_the_round(patch: pytest.MonkeyPatch) -> None:
     handle = Inbox.handle
 
     def timeless(self: Inbox, request: Request[Any], sender: Sender) -> Outcome:
-        if hasattr(request, "round"):
+        if isinstance(request, Pass):
             request.round = max(request.round, self.round)
         return handle(self, request, sender)
 
@@ -201,8 +227,9 @@ SLOW = {"kind": "slowdown", "target": "replica/*/0", "at": "150 ms", "for": "3 s
         (forget_the_round, AGAIN, "came into"),
         (remember_too_well, [], "the job comes to its end"),
         (acknowledge_what_is_dropped, [SLOW], "the job comes to its end"),
+        (ask_for_nothing, LOSSES, "the job comes to its end"),
     ],
-    ids=["push_at_once", "forget_the_round", "remember_too_well", "acknowledge_what_is_dropped"],
+    ids=["push_at_once", "forget_the_round", "remember_too_well", "acknowledge_what_is_dropped", "ask_for_nothing"],
 )
 def test_a_planted_bug_is_caught(plant: Any, faults: list[Tables], sign: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
