@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.simgrid
 	$(BIN)/python -m bench.staleness
 	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.split
 
 figures: $(READY)  ## figures 3, 4 and 5 of the paper in kind: half an hour, and more
 	$(BIN)/python -m bench.figure3

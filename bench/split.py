@@ -2,8 +2,8 @@
 
     python -m bench.split [--network image-1.7b] [--machines 81] [--replicas 10] [--minibatches 100] [--sharing fair] [--whole] [--json]
 
-Downpour, timing only, on the cluster of `bench/figure3.py`: every minibatch is some 20,000 messages between the machines of its replica, each of
-them acknowledged, beside pushes and fetches of 84 MB a machine, which share the same wires.  The run ends with the minibatch asked for; `--whole`
+Downpour, timing only, on the cluster of `bench/figure3.py`: every minibatch is some 20,000 messages between the machines of its replica,
+beside pushes and fetches of 84 MB a machine, which share the same wires.  The run ends with the minibatch asked for; `--whole`
 has the shards end it, once they have applied the samples of so many: replicas compute on meanwhile, so it is more of them.
 
 The reference is SimPy with 10,000 pending timers, one timeout and one callback for each message, measured before and after: seconds are of

@@ -61,7 +61,7 @@ PLANTED = [
     ],
     *[
         Planted(plant, "partitions")
-        for plant in (split.push_at_once, split.forget_the_round, split.remember_too_well, split.acknowledge_what_is_dropped)
+        for plant in (split.push_at_once, split.forget_the_round, split.remember_too_well, split.acknowledge_what_is_dropped, split.ask_for_nothing)
     ],
 ]  # fmt: skip
 
