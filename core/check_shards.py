@@ -17,7 +17,7 @@ RULES: dict[str, str] = {
     "outlived": "once a sender's later life has joined, or a coordinator's has given out work, a shard applies nothing of an earlier one",
     "restored what was durable": "a shard's next life begins by saying with how many updates: no fewer than were durable, no more than were applied",
     "a snapshot counts its updates": "what becomes durable has no more updates than were applied, and no fewer than the one before",
-    "fenced": "once a shard's later life has begun, an earlier one makes nothing durable on its disk; the order of lines tells, so one clock alone",
+    "fenced": "once a shard's later life has begun, an earlier one makes nothing durable on the same disk; the order of lines tells, so one clock alone",
     "finished is finished": "a shard that has finished counts all its updates, and applies nothing more in that life",
     "a warm start ends once": "a shard's life in which Downpour is over counts all its updates, and applies only the coordinator's steps",
     "staleness is a distance": "no gradient is older than the shard, or from its future",
@@ -65,6 +65,8 @@ class ShardRules:
         """For each shard, its lives and its mirror's that were lost since there last were two copies of it."""
         self.applied_by: dict[PushId, int] = {}
         """The latest life of its shard that applied a push."""
+        self.homes: dict[tuple[str, int], str] = {}
+        """The machine of each life, where the journal tells: it has a disk of its own."""
 
     def heard(self, line: int, record: Record) -> None:
         """Whatever a life says first, it has begun."""
@@ -149,10 +151,14 @@ class ShardRules:
         """A bundle of Sandblaster: what counts of it is the coordinator's to say, and a change of the parameters is its push."""
         self.facts.applied.setdefault(push_of(record), line)
 
+    def on_started(self, _: int, record: Record) -> None:
+        self.homes[record.peer, record.number] = record.note
+
     def on_persisted(self, line: int, record: Record) -> None:
         lives = self.shards[record.node]
         shard, latest = lives[record.life], max(lives)
-        if record.life < latest and not record.peer and self.facts.one_clock:
+        here, there = (self.homes.get((record.node, life)) for life in (record.life, latest))
+        if record.life < latest and here == there and not record.peer and self.facts.one_clock:
             what = f"{record.node}#{record.life} wrote {record.number} updates when life {latest} had begun"
             self.facts.broken("fenced", what, lives[latest].began, line)
         before = shard.kept.get(record.peer, 0)

@@ -52,8 +52,8 @@ def stepped(who: tuple[str, int], iteration: int) -> tuple[object, ...]:
     return who, "stepped", "", iteration
 
 
-def of_cluster(event: str, peer: str = "", number: int = 0) -> tuple[object, ...]:
-    return ("cluster", 0), event, peer, number
+def of_cluster(event: str, peer: str = "", number: int = 0, note: str = "") -> tuple[object, ...]:
+    return ("cluster", 0), event, peer, number, 0.0, note
 
 
 GOOD = (
@@ -226,6 +226,15 @@ def test_what_is_written_down_without_a_promise_need_not_be_found_again(durabili
     assert (
         "restored what was durable" in {violation.rule for violation in check(journal(*left), durability=durability).violations}
     ) == lost
+
+
+@pytest.mark.parametrize(("home", "wrong"), [("machine/1", True), ("machine/2", False)])
+def test_an_earlier_life_may_write_to_a_disk_that_is_not_its_successor_s(home: str, *, wrong: bool) -> None:
+    """Taken for lost, and told to end: it writes down what it has, where nobody reads it."""
+    granted = tuple((SUPERVISOR, "granted", "shard/0", life) for life in (1, 2))
+    first, second = (of_cluster("started", "shard/0", life, where) for life, where in ((1, "machine/1"), (2, home)))
+    events = (*granted, first, (S1, "persisted", "", 0), second, (S2, "restored", "", 0), (S1, "persisted", "", 0))
+    assert ("fenced" in {violation.rule for violation in check(journal(*events)).violations}) == wrong
 
 
 def test_what_a_life_applies_after_its_successor_has_begun_does_not_count() -> None:
