@@ -35,6 +35,9 @@ ALIKE = 1e-2
 """How far graph and module may be apart, relative to the norm of all outputs, or of all gradients: float32 summed in another order comes to
 1e-6, batch normalisation of what hardly varies to 1e-4, and a layer that was misunderstood to 1."""
 DRAWS = "it draws random numbers, for all of it at once"
+AS_MANY_AS_COME = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+"""Arguments of which none come."""
+WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule
 RESERVED = {"targets", *LOSSES, *(f"{loss}-parts" for loss in LOSSES)}
 """Names of the layers that compute a loss: see `with_loss`."""
 
@@ -62,6 +65,8 @@ def copied(module: nn.Module) -> nn.Module:
     lazy = next((name for name, parameter in module.named_parameters() if isinstance(parameter, nn.UninitializedParameter)), None)
     if lazy is not None:
         raise NetworkError(f"model.network: parameter {lazy!r} has no shape yet; allowed: a module that has been called once")
+    if isinstance(module, WRAPPERS) or hasattr(module, "_orig_mod"):  # the latter is of torch.compile
+        raise NetworkError(f"model.network: {type(module).__name__} hides the module that it was made of; allowed: that one")
     try:
         return copy.deepcopy(module).train()
     except Exception as error:  # the user's own code may raise anything
@@ -75,6 +80,8 @@ class Tracer(fx.Tracer):
     """Torch's own modules are one operation each, and so are those in `kept`."""
 
     proxy_buffer_attributes = True
+    known = "dtype", "device", "shape", "ndim", "dim", "size", "numel"
+    """Of parameters and buffers: whoever asks for the type of a parameter does not use it."""
 
     def __init__(self, kept: Mapping[str, str]) -> None:
         super().__init__()
@@ -82,6 +89,13 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self.kept or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        found = super().getattr(attr, attr_val, parameter_proxy_cache)
+        if isinstance(found, fx.Proxy):
+            for name in self.known:
+                setattr(found, name, getattr(attr_val, name))
+        return found
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -97,7 +111,7 @@ def trace(module: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
     while True:
         tracer = Tracer(kept)
         try:
-            takes = list(inspect.signature(module.forward).parameters.values())
+            takes = [one for one in inspect.signature(module.forward).parameters.values() if one.kind not in AS_MANY_AS_COME]
             traced = tracer.trace(module, {one.name: one.default for one in takes[1:] if one.default is not one.empty})
         except Exception as error:  # the user's own code may raise anything
             if tracer.failed and tracer.failed not in kept:
@@ -265,6 +279,11 @@ def attribute(module: nn.Module, path: str) -> Any:
     return found
 
 
+def lies(value: torch.Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
+    """How its numbers lie in memory."""
+    return value.dtype, value.stride()
+
+
 class Reading:
     """Turns the operations that the output needs into layers, one after the other."""
 
@@ -367,7 +386,7 @@ class Reading:
         taken = [one for one in node.all_input_nodes if self.is_layer(one)]
         shapes = [self.operations[one].shape for one in taken]
         module = rules.as_module(node, self.submodules)
-        if shapes == [shape] and rules.does_nothing(node, module):
+        if shapes == [shape] and rules.does_nothing(node, module) and lies(self.values[node]) == lies(self.values[taken[0]]):
             if taken[0] in self.flat:
                 self.flat[node] = self.flat[taken[0]]
             else:
@@ -513,7 +532,13 @@ def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None
         first = outcome(module, parameters, inputs)
     with unchanged(module):
         second = outcome(module, parameters, inputs)
-    found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
+    try:
+        found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
+    except Exception as error:  # whatever was misunderstood, torch says it in its own words
+        raise NetworkError(
+            f"model.network: the layers of {type(module).__name__} cannot be computed one by one: {told(error)}; allowed: operations that take "
+            "their inputs as they are, however they lie in memory"
+        ) from error
     for one, share in dropouts.items():
         one.p = share
     if not torch.equal(first[0], second[0]):
@@ -523,7 +548,8 @@ def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None
     if any(not distance <= ALIKE and bool(torch.isfinite(pair[0]).all()) for distance, pair in zip(apart, pairs, strict=True)):
         raise NetworkError(
             f"model.network: its layers compute something else than {type(module).__name__} does (apart by {max(apart):.2g} of it): its forward does "
-            "what cannot be traced, such as changing a tensor in place that it uses again; allowed: operations that return what they compute"
+            "what cannot be traced, such as changing a tensor in place that it uses again, or torch.no_grad(); allowed: operations that return what "
+            "they compute, and detach()"
         )
 
 

@@ -63,6 +63,8 @@ POINTWISE = {
 """Functions and methods that compute each element from the one at its place, if all else that they take are numbers."""
 RESHAPING = {torch.flatten, torch.reshape, torch.squeeze, "flatten", "reshape", "squeeze", "view"}
 DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
+COPIES = {"contiguous", "clone", "to", "type_as", "float", "double", torch.clone}
+"""The same numbers, perhaps of another type, or lying otherwise in memory: then `view` takes what it would not have taken before."""
 SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 
 
@@ -91,11 +93,11 @@ def called(node: fx.Node, module: nn.Module | None) -> str:
 def does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
     """To a tensor whose shape stays as it is."""
     if isinstance(module, DROPOUTS):
-        return bool(module.p == 0)
+        return bool(module.p == 0 or not module.training)
     if node.target is functional.dropout:
         given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
         return bool(given.get("p", 0.5) == 0 or not given.get("training", True))
-    return isinstance(module, nn.Identity) or only_flattens(node, module) or node.target in {"contiguous", "clone", torch.clone}
+    return isinstance(module, nn.Identity) or only_flattens(node, module) or (module is None and node.target in COPIES)
 
 
 def only_flattens(node: fx.Node, module: nn.Module | None) -> bool:
@@ -109,7 +111,7 @@ def adds(node: fx.Node) -> bool:
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    return node.op != "call_module" and node.target in POINTWISE
+    return node.op != "call_module" and (node.target in POINTWISE or node.target in COPIES)
 
 
 def mean_of(node: fx.Node, before: Shape) -> Layer | None:
@@ -180,6 +182,8 @@ def mean(module: Any, before: Shape) -> Layer | str:
 
 
 def normalised(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
+    if not module.training and module.running_mean is not None:
+        return "its train() leaves it in evaluation, with the statistics that it has"
     return Normalised(module.eps, module.affine)
 
 

@@ -6,7 +6,7 @@ installing parameters and reading a gradient are one copy each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -55,7 +55,7 @@ class TorchNetwork:
         """`flops_per_sample`: forward and backward, counted by torch where not given.  `shared`: several replicas of this
         process use this one object, so that each gradient must be a vector of its own.
         """
-        self.module, self.data, self.device, self.shared = module.to(device), data, torch.device(device), shared
+        self.module, self.data, self.device, self.shared = module.to(device).train(), data, torch.device(device), shared
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         check_parameters(trained)
         self.flat = torch.cat([p.detach().reshape(-1) for p in trained.values()])
@@ -139,7 +139,7 @@ class TorchNetwork:
             pieces = max(1, count // EVALUATION_BATCH)
             batches = torch.arange(count).tensor_split(pieces)  # none of them of one sample, which has no variance
             torch.manual_seed(0)  # dropout draws here too, and what was drawn before must not matter
-            torch.optim.swa_utils.update_bn((self.taken(train.pick(batch)[0]) for batch in batches), self.module)
+            take_statistics(self.module, (self.taken(train.pick(batch)[0]) for batch in batches))
 
     def state_dict(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the plain module's `load_state_dict` takes, on the CPU, no two tensors sharing memory."""
@@ -192,6 +192,22 @@ class TorchNetwork:
             self.module.eval()
             self.forward(inputs)
         return 3.0 * float(counter.get_total_flops())
+
+
+def take_statistics(module: nn.Module, minibatches: Iterable[torch.Tensor]) -> None:
+    """As `torch.optim.swa_utils.update_bn`, except that layers which the module's `train` leaves in evaluation keep those that they have."""
+    was_training = module.training
+    module.train()
+    taking = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+    momenta = [one.momentum for one in taking]
+    for one in taking:
+        one.reset_running_stats()
+        one.momentum = None  # the mean over all minibatches
+    for inputs in minibatches:
+        module(inputs)
+    for one, momentum in zip(taking, momenta, strict=True):
+        one.momentum = momentum
+    module.train(was_training)
 
 
 def check_parameters(trained: dict[str, nn.Parameter]) -> None:

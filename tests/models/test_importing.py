@@ -133,6 +133,23 @@ def sequences() -> nn.Module:
     )  # fmt: skip
 
 
+def heads() -> nn.Module:
+    """Attention as it is written by hand: views of what `contiguous` has put in order, in the type that a parameter has."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        samples, words, width = x.shape
+        query, key, value = own.project(x.to(own.out.weight.dtype)).chunk(3, dim=-1)
+        query, key, value = (one.view(samples, words, 2, width // 2).transpose(1, 2) for one in (query, key, value))
+        found = (query @ key.transpose(-2, -1) / own.out.weight.size(1) ** 0.5).softmax(-1) @ value
+        return own.out(found.transpose(1, 2).contiguous().view(samples, words, width).mean(1))
+
+    return Calls(does, project=nn.Linear(4, 12), out=nn.Linear(4, 5))
+
+
+WHOLE_HEADS = (
+    "project getitem_3 getitem_4 getitem_5 view view_1 view_2 transpose transpose_1 transpose_2 transpose_3 matmul softmax matmul_1 "
+    "transpose_4 view_3 mean"
+)
 IMAGE = (2, 8, 8)
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
     "mlp": (mlp, (7,), set()),
@@ -140,6 +157,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = 
     "residual": (Residual, IMAGE, set()),
     "functional": (functional_forms, IMAGE, set()),
     "layer norms": (layer_norms, (7,), {"mul", "unflatten", "transpose", "norm", "mean"}),
+    "heads": (heads, (6, 4), set(WHOLE_HEADS.split())),
     "sequences": (sequences, (6,), {"words", "add", "attention", "recurrent", "getitem_3"}),
 }
 """What makes it, the shape of a sample, and which layers are kept whole."""
@@ -233,6 +251,44 @@ def test_what_is_not_trained_is_a_constant() -> None:
     torch.testing.assert_close(whole(inputs), shifted(inputs))
 
 
+class PartlyInEvaluation(nn.Sequential):
+    """Whoever goes on with a trained network keeps its statistics so."""
+
+    def train(self, mode: bool = True) -> PartlyInEvaluation:
+        super().train(mode)
+        for layer in list(self)[1:3]:
+            layer.eval()
+        return self
+
+
+def test_what_the_module_leaves_in_evaluation_is_computed_as_there() -> None:
+    module = PartlyInEvaluation(nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 5))
+    nn.init.uniform_(module[1].running_mean)
+    graph = graph_of(module, torch.randn(2, 7))
+    assert graph.notes == ["layer '1' is kept whole: its train() leaves it in evaluation, with the statistics that it has"]
+    whole = GraphModule(graph)
+    whole.load_state_dict(dict(module.named_parameters()))
+    inputs = torch.randn(3, 7)
+    torch.testing.assert_close(whole(inputs), module.train()(inputs))
+
+
+def test_a_module_that_is_called_as_a_method_of_tensors_is_still_a_module() -> None:
+    graph = graph_of(Calls(lambda own, x: own.flatten(own.clone(x)), clone=linear(), flatten=linear()), torch.randn(2, 7))
+    assert [type(node.layer) for node in graph] == [Source, Dense, Dense]
+
+
+def test_further_arguments_that_need_not_come_do_not_matter() -> None:
+    class Lenient(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = linear()
+
+        def forward(self, x: torch.Tensor, mask: Any = None, *rest: Any, scale: float = 2.0, **more: Any) -> torch.Tensor:
+            return self.a(x) * scale if mask is None else x
+
+    assert [node.name for node in graph_of(Lenient(), torch.randn(2, 7))] == ["inputs", "a", "mul"]
+
+
 def test_an_operation_in_place_changes_nothing_of_the_layers_before_it() -> None:
     module = Calls(lambda own, x: own.a(x).mul_(own.scale).add_(1).tanh(), a=linear(), scale=nn.Parameter(torch.rand(7)))
     graph = graph_of(module, torch.randn(2, 7))
@@ -318,6 +374,12 @@ def behind_the_trace(own: Any, x: torch.Tensor) -> torch.Tensor:
     return z * y
 
 
+def unseen(own: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        y = own.a(x)
+    return x * y
+
+
 def counts(own: Any, x: torch.Tensor) -> torch.Tensor:
     return own.a(x) + own.count.add_(1)
 
@@ -357,6 +419,9 @@ def tied() -> nn.Module:
             lambda: Calls(lambda own, x: own.a(x).view(4, 7), a=linear()),
             "operation 'view' does not take .* allowed: minibatches of any size",
         ),
+        (lambda: nn.DataParallel(linear()), "DataParallel hides the module that it was made of; allowed: that one"),
+        (lambda: torch.compile(linear(), backend="eager"), "OptimizedModule hides the module"),
+        (lambda: Calls(unseen, a=linear()), r"or torch.no_grad\(\); allowed: operations that return what they compute, and detach"),
         (lambda: nn.LazyLinear(3), "parameter 'weight' has no shape yet"),
         (lambda: nn.Bilinear(7, 7, 3), "the module takes input1, input2; allowed: one tensor"),
     ],
