@@ -295,6 +295,7 @@ class Reading:
         self.order = {node: place for place, node in enumerate(traced.nodes)}
         self.submodules = dict(module.named_modules(remove_duplicate=False))
         self.parameters = dict(module.named_parameters())
+        self.trained = {key: parameter for key, parameter in self.parameters.items() if parameter.requires_grad}
         self.keys = {id(parameter): key for key, parameter in self.parameters.items()}
         self.layers: dict[str, Node] = {}
         self.notes: list[str] = []
@@ -317,7 +318,7 @@ class Reading:
         self.name_of(output)
         if len(self.layers) == 1:
             raise NetworkError("model.network: the module returns what it is given")
-        unused = [key for key, parameter in self.parameters.items() if parameter.requires_grad and key not in self.owner]
+        unused = [key for key in self.trained if key not in self.owner]
         if unused:
             more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
             raise NetworkError(
@@ -385,7 +386,9 @@ class Reading:
         shape = self.operations[node].shape
         taken = [one for one in node.all_input_nodes if self.is_layer(one)]
         shapes = [self.operations[one].shape for one in taken]
-        module = rules.as_module(node, self.submodules)
+        module, keys = rules.as_module(node, self.submodules), None
+        if (found := rules.with_parameters(node, self.trained)) is not None:
+            module, keys = found
         if shapes == [shape] and rules.does_nothing(node, module) and lies(self.values[node]) == lies(self.values[taken[0]]):
             if taken[0] in self.flat:
                 self.flat[node] = self.flat[taken[0]]
@@ -394,14 +397,14 @@ class Reading:
         elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.only_flattens(node, module):
             self.flat[node] = taken[0]
         else:
-            layer = self.kind(node, module, taken)
+            layer = self.kind(node, module, taken, keys)
             if isinstance(layer, str):
                 self.keep(node, layer)
             else:
-                self.add(node, layer, taken)
+                self.add(node, layer, taken, keys)
 
-    def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node]) -> Layer | str:
-        """The kind that can be split, or why there is none for this one."""
+    def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None) -> Layer | str:
+        """The kind that can be split, or why there is none for this one.  `keys`: of parameters that it is given."""
         shape = self.operations[node].shape
         shapes = [self.operations[one].shape for one in taken]
         found: Layer | str | None = None
@@ -411,7 +414,7 @@ class Reading:
             found = DRAWS
         elif len(taken) == 2 and rules.adds(node) and shapes == [shape, shape]:
             found = Add()
-        elif len(taken) == 1 == len(node.all_input_nodes):
+        elif len(taken) == 1 and len(node.all_input_nodes) == 1 + len(keys or ()):
             before = shapes[0] or ()
             if module is not None:
                 found = reserved(module) or rules.layer_of(module, before)

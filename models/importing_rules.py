@@ -85,6 +85,34 @@ def as_module(node: fx.Node, submodules: Mapping[str, nn.Module]) -> nn.Module |
     return make(*node.args[1:], **node.kwargs)
 
 
+TAKE_PARAMETERS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
+    functional.linear: (nn.Linear, ()),
+    **dict.fromkeys((functional.conv2d, torch.conv2d), (nn.Conv2d, ("stride", "padding", "dilation", "groups"))),
+}
+"""By function: the module that has those parameters itself, and what the function takes after them."""
+
+
+def with_parameters(node: fx.Node, parameters: Mapping[str, torch.Tensor]) -> tuple[nn.Module, dict[str, str]] | None:
+    """What does the same as a function that is given parameters as they are, and the keys of these; `parameters`: those that are trained."""
+    if node.op != "call_function" or node.target not in TAKE_PARAMETERS:
+        return None
+    kind, further = TAKE_PARAMETERS[node.target]
+    given: dict[str, Any] = dict(zip(("input", "weight", "bias", *further), node.args, strict=False)) | dict(node.kwargs)
+    found: dict[str, Any] = {name: given.pop(name) for name in ("weight", "bias") if given.get(name) is not None}
+    del given["input"]
+    if any(not isinstance(one, fx.Node) or one.op != "get_attr" or one.target not in parameters for one in found.values()):
+        return None
+    if any(isinstance(one, fx.Node) for one in torch.utils._pytree.tree_leaves(given)):
+        return None
+    shape = parameters[found["weight"].target].shape
+    given |= {"bias": "bias" in found, "device": "meta"}
+    if kind is nn.Linear:
+        module: nn.Module = nn.Linear(shape[1], shape[0], **given)
+    else:
+        module = nn.Conv2d(shape[1] * given.get("groups", 1), shape[0], (shape[2], shape[3]), **given)
+    return module, {name: one.target for name, one in found.items()}
+
+
 def called(node: fx.Node, module: nn.Module | None) -> str:
     """What it computes, by its name in torch."""
     return type(module).__name__ if module is not None else str(getattr(node.target, "__name__", node.target))

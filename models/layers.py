@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from core.boxes import Box, Shape, extent, intervals, slices, tiles, volume, whole
 from core.graph import Graph, GraphError, Layer, Node, Part, Setting, shape_told
+from models.errors import DataError
 
 TINY = 1e-6
 """Under square roots, so that they have a slope at nothing."""
@@ -482,6 +483,13 @@ class ByClasses(Layer):
         return 4.0 * (end - begin)
 
 
+def check_classes(targets: Any, classes: int) -> None:
+    """Raises DataError for a target that is none of so many classes: no part of them would have it, and the loss would be another."""
+    least, most = int(targets.min()), int(targets.max())
+    if least < 0 or most >= classes:
+        raise DataError(f"data.source: a target of {least if least < 0 else most}; the network has classes 0 to {classes - 1}")
+
+
 @dataclass(frozen=True)
 class Softmax(ByClasses):
     """Of some classes: the logarithm of their exponentials' sum, and the target's output if it is one of them."""
@@ -493,6 +501,8 @@ class Softmax(ByClasses):
 
         outputs, targets = inputs
         begin, end = self.classes(part.at, part.box)
+        if begin == 0:
+            check_classes(targets, part.at.inputs[0][0])
         here = (targets >= begin) & (targets < end)
         picked = outputs.gather(1, (targets.clamp(begin, end - 1) - begin).long().unsqueeze(1)).squeeze(1)
         return torch.stack([outputs.logsumexp(1), picked * here], dim=1).unsqueeze(1)
@@ -510,6 +520,8 @@ class Logistic(ByClasses):
 
         outputs, targets = inputs
         begin, end = self.classes(part.at, part.box)
+        if begin == 0:
+            check_classes(targets, part.at.inputs[0][0])
         wanted = (targets.unsqueeze(1) == torch.arange(begin, end, device=outputs.device)).to(outputs.dtype)
         return binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1).reshape(-1, 1, 1)
 

@@ -21,7 +21,7 @@ from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
 from models.graph_module import GraphModule
-from models.layers import with_loss
+from models.layers import check_classes, with_loss
 from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
@@ -217,6 +217,8 @@ def check_parameters(trained: dict[str, nn.Parameter]) -> None:
     if kinds not in (["torch.float32"], ["torch.float64"]):
         raise NetworkError(f"model.network: parameters of {', '.join(kinds)}; allowed: all float32, or all float64")
     for name, p in trained.items():
+        if isinstance(p, nn.UninitializedParameter):
+            raise NetworkError(f"model.network: parameter {name!r} has no shape yet; allowed: a module that has been called once")
         if not bool(torch.isfinite(p).all()):
             raise NetworkError(f"model.network: parameter {name!r} begins with NaN or infinity")
 
@@ -244,10 +246,7 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
 
     def checked(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted = wanted.long()
-        if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
-            raise DataError(
-                f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}"
-            )
+        check_classes(wanted, classes)
         return of_classes(given, wanted)
 
     return checked

@@ -146,6 +146,22 @@ def heads() -> nn.Module:
     return Calls(does, project=nn.Linear(4, 12), out=nn.Linear(4, 5))
 
 
+class Louder(nn.Conv2d):
+    """Torch's own layer with more of one's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def own_parameters() -> nn.Module:
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = functional.conv2d(own.louder(x), own.filters, stride=2, padding="valid")
+        return functional.linear(functional.linear(x.flatten(1), own.weight).relu(), weight=own.last, bias=own.bias)
+
+    sizes = {"filters": (3, 4, 2, 2), "weight": (6, 27), "last": (5, 6), "bias": (5,)}
+    return Calls(does, louder=Louder(2, 4, 3), **{name: nn.Parameter(torch.randn(size)) for name, size in sizes.items()})
+
+
 WHOLE_HEADS = (
     "project getitem_3 getitem_4 getitem_5 view view_1 view_2 transpose transpose_1 transpose_2 transpose_3 matmul softmax matmul_1 "
     "transpose_4 view_3 mean"
@@ -157,6 +173,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = 
     "residual": (Residual, IMAGE, set()),
     "functional": (functional_forms, IMAGE, set()),
     "layer norms": (layer_norms, (7,), {"mul", "unflatten", "transpose", "norm", "mean"}),
+    "own parameters": (own_parameters, IMAGE, set()),
     "heads": (heads, (6, 4), set(WHOLE_HEADS.split())),
     "sequences": (sequences, (6,), {"words", "add", "attention", "recurrent", "getitem_3"}),
 }

@@ -15,6 +15,7 @@ from core.graph import Graph, GraphError, Node, Part, Setting
 from core.partitioning import Partitioned, Placement
 from models.catalogue import BUNDLED
 from models.data import Batch
+from models.errors import DataError
 from models.graph_module import GraphModule
 from models.layers import (
     Contrast,
@@ -222,6 +223,15 @@ def test_what_is_drawn_is_the_same_wherever_a_part_is_computed_and_another_for_e
     same(there.gradients, here.gradients)
     again = run_partitioned(Partitioned(graph, spread(graph, 2)), state, batch._replace(seed=10))
     assert again.loss != here.loss
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "logistic"])
+@pytest.mark.parametrize("wrong", [-100, -1, 4])
+def test_a_target_that_is_no_class_is_refused_and_not_left_out(loss: str, wrong: int) -> None:
+    graph = with_loss(Graph([Node("inputs", Source((5,))), Node("outputs", Dense(4), "inputs")]), loss)
+    batch = Batch(torch.randn(3, 5), torch.tensor([0, wrong, 1]), seed=0)
+    with pytest.raises(DataError, match=f"a target of {wrong}; the network has classes 0 to 3"):
+        run_partitioned(Partitioned(graph, spread(graph, 3)), drawn_state(graph, 1), batch)
 
 
 def test_a_loss_needs_one_output_of_the_right_shape() -> None:

@@ -320,11 +320,12 @@ def test_running_statistics_that_the_module_keeps_in_evaluation_stay_as_they_are
             lambda: nn.Sequential(nn.Linear(INPUTS, 5), nn.Linear(5, CLASSES).double()),
             "parameters of torch.float32, torch.float64; allowed",
         ),
+        (lambda: nn.LazyLinear(CLASSES), "parameter 'weight' has no shape yet; allowed: a module that has been called once"),
         (lambda: mlp().half(), "parameters of torch.float16"),
         (lambda: nn.Linear(INPUTS + 1, CLASSES), "does not take inputs of shape (2, 6)"),
         (lambda: nn.LSTM(INPUTS, CLASSES), "returns a tuple; allowed: a tensor"),
     ],
-    ids=["no parameters", "all frozen", "mixed", "half", "other inputs", "a tuple"],
+    ids=["no parameters", "all frozen", "mixed", "lazy", "half", "other inputs", "a tuple"],
 )
 def test_a_module_that_cannot_be_trained_is_told(make: Any, said: str) -> None:
     with pytest.raises(NetworkError, match=r"model\.network") as caught:
