@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from core.boxes import Shape
 from core.graph import Layer
-from models.layers import Convolution, Dense, Elementwise, Mean, Normalised, Pool
+from models.layers import Convolution, Dense, Elementwise, Mean, Normalised, Pool, Sides, both
 
 
 def maximum(
@@ -167,6 +167,9 @@ def layer_of(module: nn.Module, before: Shape) -> Layer | str | None:
     return rule(module, before) if rule is not None else None
 
 
+NO_IMAGES = "a pool is split where its inputs are images with channels"
+
+
 def linear(module: Any, before: Shape) -> Layer | str:
     if len(before) != 1:
         return "a Linear over the last of several dimensions is not split"
@@ -174,39 +177,47 @@ def linear(module: Any, before: Shape) -> Layer | str:
 
 
 def convolution(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
-    window, stride, padding = square(module.kernel_size), square(module.stride), module.padding
+    padding = module.padding
     if padding == "same":
-        padding = window // 2 if window is not None and window % 2 else None
-    padding = 0 if padding == "valid" else square(padding)
-    if module.groups != 1:
-        return "a grouped convolution is not split"
-    if square(module.dilation) != 1:
-        return "a dilated convolution is not split"
-    if module.padding_mode != "zeros" and padding != 0:
+        around = [(window - 1) * dilation for window, dilation in zip(module.kernel_size, module.dilation, strict=True)]
+        if any(one % 2 for one in around):
+            return "a convolution that is padded more behind than before is not split"
+        padding = around[0] // 2, around[1] // 2
+    elif padding == "valid":
+        padding = 0, 0
+    if module.padding_mode != "zeros" and padding != (0, 0):
         return f"a convolution padded by {module.padding_mode!r} is not split"
-    if window is None or stride is None or padding is None:
-        return "a convolution is split where its windows, steps and padding are as high as wide"
-    return Convolution(module.out_channels, window, stride, padding, module.bias is not None)
+    window, stride, padding, dilation = map(plain, (module.kernel_size, module.stride, padding, module.dilation))
+    return Convolution(module.out_channels, window, stride, padding, module.bias is not None, dilation, module.groups)
 
 
 def pool(module: Any, before: Shape) -> Layer | str:
-    window, stride, padding = square(module.kernel_size), square(module.stride or module.kernel_size), square(module.padding)
-    greatest = isinstance(module, nn.MaxPool2d)
-    if module.ceil_mode:
-        return "a pool whose last windows may hang over the border (ceil_mode) is not split"
-    if greatest and (square(module.dilation) != 1 or module.return_indices):
-        return "a pool that is dilated or returns indices is not split"
-    if not greatest and module.divisor_override is not None:
+    if len(before) != 3:
+        return NO_IMAGES
+    window, stride, padding = map(plain, (module.kernel_size, module.stride or module.kernel_size, module.padding))
+    if isinstance(module, nn.MaxPool2d):
+        if module.return_indices:
+            return "a pool that returns indices is not split"
+        return Pool("max", window, stride, padding, dilation=plain(module.dilation), ceil_mode=module.ceil_mode)
+    if module.divisor_override is not None:
         return "a pool with a divisor of its own is not split"
-    if window is None or stride is None or padding is None or len(before) != 3:
-        return "a pool is split where its windows, steps and padding are as high as wide"
-    return Pool("max" if greatest else "mean", window, stride, padding, greatest or module.count_include_pad)
+    counts_padding = module.count_include_pad and padding != 0
+    if module.ceil_mode and counts_padding:
+        return "a mean that counts the padding, of windows that may hang over it (ceil_mode), is not split"
+    return Pool("mean", window, stride, padding, counts_padding, ceil_mode=module.ceil_mode)
 
 
-def mean(module: Any, before: Shape) -> Layer | str:
-    if square(module.output_size) != 1 or len(before) != 3:
-        return "an adaptive pool is split where it comes to one place"
-    return Mean(image=True)
+def adaptive(module: Any, before: Shape) -> Layer | str:
+    if len(before) != 3:
+        return NO_IMAGES
+    sizes = before[1:]
+    sides = [size if side is None else side for side, size in zip(both(module.output_size), sizes, strict=True)]
+    if sides == [1, 1]:
+        return Mean(image=True)
+    if any(size % side for side, size in zip(sides, sizes, strict=True)):
+        return "an adaptive pool is split where its windows are all of one size"
+    window = plain([size // side for side, size in zip(sides, sizes, strict=True)])
+    return Pool("mean", window, window)
 
 
 def normalised(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
@@ -220,15 +231,14 @@ RULES: dict[type[nn.Module], Callable[[Any, Shape], Layer | str]] = {
     nn.Conv2d: convolution,
     nn.MaxPool2d: pool,
     nn.AvgPool2d: pool,
-    nn.AdaptiveAvgPool2d: mean,
+    nn.AdaptiveAvgPool2d: adaptive,
     nn.BatchNorm1d: normalised,
     nn.BatchNorm2d: normalised,
     nn.BatchNorm3d: normalised,
 }
 
 
-def square(given: Any) -> int | None:
-    """One number for both sides; None if they differ."""
-    if isinstance(given, int):
-        return given
-    return int(given[0]) if isinstance(given, tuple | list) and given and all(one == given[0] for one in given) else None
+def plain(sides: Any) -> Sides:
+    """One number for both sides, if they are equal; torch also takes a list of one."""
+    down, *along = (sides,) if isinstance(sides, int) else sides
+    return (down, along[0]) if along and along[0] != down else down

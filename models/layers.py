@@ -32,11 +32,26 @@ def image(inputs: tuple[Shape, ...]) -> Shape:
     return shape
 
 
-def window_steps(size: int, window: int, stride: int, padding: int = 0) -> int:
-    """How many places a window has along one side.  Raises GraphError if it has none."""
-    if size + 2 * padding < window:
+Sides = int | tuple[int, int]
+"""One number for both, or one down and one along."""
+
+
+def both(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def window_steps(size: int, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> int:
+    """How many places a window has along one side; `ceil_mode`: also one at which it hangs over, if it begins before the padding behind does.
+
+    Raises GraphError if it has none.
+    """
+    left = size + 2 * padding - window
+    steps = left // stride + 1
+    if ceil_mode:
+        steps = min(-(-left // stride), (size + padding - 1) // stride) + 1
+    if steps < 1:
         raise GraphError(f"a window of {window} does not fit into {size}" + (f" and a padding of {padding}" if padding else ""))
-    return (size + 2 * padding - window) // stride + 1
+    return steps
 
 
 def windows_need(interval: tuple[int, int], size: int, window: int, stride: int, padding: int = 0) -> tuple[int, int]:
@@ -179,17 +194,32 @@ class Flat(Layer):
 class Tiled(Layer):
     """A window that moves over an image; split into tiles, each of which needs what its windows see: itself and a halo."""
 
-    window: int
-    stride: int
-    padding: int
+    window: Sides
+    stride: Sides
+    padding: Sides
+    dilation: Sides = 1
+    """From one place that a window sees to the next."""
+    ceil_mode: bool = False
+    """May the last windows hang over the border?"""
+
+    @property
+    def sides(self) -> list[tuple[int, int, int]]:
+        """Down and along: how far a window reaches, its step, and the padding."""
+        ways = zip(both(self.window), both(self.dilation), both(self.stride), both(self.padding), strict=True)
+        return [((window - 1) * dilation + 1, stride, padding) for window, dilation, stride, padding in ways]
+
+    @property
+    def places(self) -> int:
+        """That a window sees of one channel."""
+        return math.prod(both(self.window))
 
     def channels(self, given: int) -> int:
         """Of the output."""
         return given
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        channels, height, width = image(inputs)
-        steps = (window_steps(size, self.window, self.stride, self.padding) for size in (height, width))
+        channels, *sizes = image(inputs)
+        steps = (window_steps(size, *side, ceil_mode=self.ceil_mode) for size, side in zip(sizes, self.sides, strict=True))
         return (self.channels(channels), *steps)
 
     def most_parts(self, at: Setting) -> int:
@@ -199,15 +229,14 @@ class Tiled(Layer):
         return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        channels, *sides = at.inputs[0]
-        seen = (windows_need(side, size, self.window, self.stride, self.padding) for side, size in zip(box[1:], sides, strict=True))
+        channels, *sizes = at.inputs[0]
+        seen = (windows_need(places, size, *side) for places, size, side in zip(box[1:], sizes, self.sides, strict=True))
         return (((0, channels), *seen),)
 
     def padded(self, tile: Any, part: Part, value: float = 0.0) -> Any:
-        """A tile with what it sees of the padding."""
+        """A tile with what it sees of the padding, and beyond."""
         rows, columns = (
-            padding_left(side, size, self.window, self.stride, self.padding)
-            for side, size in zip(part.box[1:], part.at.inputs[0][1:], strict=True)
+            padding_left(places, size, *side) for places, size, side in zip(part.box[1:], part.at.inputs[0][1:], self.sides, strict=True)
         )
         if not any((*rows, *columns)):
             return tile
@@ -216,7 +245,7 @@ class Tiled(Layer):
         return pad(tile, (*columns, *rows), value=value)
 
     def fan_in(self, at: Setting) -> int:
-        return int(at.inputs[0][0]) * self.window**2
+        return int(at.inputs[0][0]) * self.places
 
 
 @dataclass(frozen=True)
@@ -260,28 +289,42 @@ class LocallyConnected(Tiled):
 
 @dataclass(frozen=True)
 class Convolution(Tiled):
-    """Filters shared by all places.  Each tile needs all of them: they belong to the first machine that has one, and cross to the others."""
+    """Filters shared by all places.  Each tile needs all of them: they belong to the first machine that has one, and cross to the others.
+
+    `groups`: into so many the channels are divided, and each has filters that see no other.
+    """
 
     filters: int
-    window: int
-    stride: int = 1
-    padding: int = 0
+    window: Sides
+    stride: Sides = 1
+    padding: Sides = 0
     bias: bool = True
+    dilation: Sides = 1
+    groups: int = 1
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if image(inputs)[0] % self.groups or self.filters % self.groups:
+            raise GraphError(f"{self.groups} groups; allowed: what divides its {image(inputs)[0]} channels and {self.filters} filters")
+        return super().shape(inputs, parts)
 
     def channels(self, given: int) -> int:
         return self.filters
 
     def weights(self, at: Setting) -> dict[str, Shape]:
-        found: dict[str, Shape] = {"weight": (self.filters, at.inputs[0][0], self.window, self.window)}
+        found: dict[str, Shape] = {"weight": (self.filters, at.inputs[0][0] // self.groups, *both(self.window))}
         return found | ({"bias": (self.filters,)} if self.bias else {})
 
     def flops(self, at: Setting, box: Box) -> float:
-        return 2.0 * at.inputs[0][0] * self.window**2 * volume(box)
+        return 2.0 * self.fan_in(at) * volume(box)
+
+    def fan_in(self, at: Setting) -> int:
+        return super().fan_in(at) // self.groups
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import conv2d
 
-        return conv2d(self.padded(inputs[0], part), weights["weight"], weights.get("bias"), self.stride)
+        seen = self.padded(inputs[0], part)
+        return conv2d(seen, weights["weight"], weights.get("bias"), self.stride, 0, self.dilation, self.groups)
 
 
 @dataclass(frozen=True)
@@ -292,24 +335,31 @@ class Pool(Tiled):
     """
 
     kind: Literal["max", "mean", "l2"]
-    window: int
-    stride: int
-    padding: int = 0
+    window: Sides
+    stride: Sides
+    padding: Sides = 0
     counts_padding: bool = True
+    dilation: Sides = 1
+    ceil_mode: bool = False
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if 2 * self.padding > self.window:
-            raise GraphError(f"a padding of {self.padding} around windows of {self.window}; allowed: at most half of a window")
+        for window, padding in zip(both(self.window), both(self.padding), strict=True):
+            if 2 * padding > window:
+                raise GraphError(f"a padding of {padding} around windows of {window}; allowed: at most half of a window")
+        if self.kind != "max" and both(self.dilation) != (1, 1):
+            raise GraphError(f"a dilation of {self.dilation} with {self.kind!r}; allowed: with 'max'")
+        if self.kind == "mean" and self.ceil_mode and self.counts_padding:
+            raise GraphError("ceil_mode with a mean that counts the padding; allowed: either")
         return super().shape(inputs, parts)
 
     def flops(self, at: Setting, box: Box) -> float:
-        return float(self.window**2 * volume(box)) * (2 if self.kind == "l2" else 1)
+        return float(self.places * volume(box)) * (2 if self.kind == "l2" else 1)
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import avg_pool2d, max_pool2d
 
         if self.kind == "max":
-            return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride)
+            return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride, 0, self.dilation)
         seen = self.padded(inputs[0], part)
         if self.kind == "mean":
             mean = avg_pool2d(seen, self.window, self.stride)
@@ -317,7 +367,7 @@ class Pool(Tiled):
                 return mean
             inside = self.padded(inputs[0].new_ones((1, 1, *inputs[0].shape[2:])), part)
             return mean / avg_pool2d(inside, self.window, self.stride)
-        return (avg_pool2d(seen * seen, self.window, self.stride) * self.window**2 + TINY).sqrt()
+        return (avg_pool2d(seen * seen, self.window, self.stride) * self.places + TINY).sqrt()
 
 
 @dataclass(frozen=True)

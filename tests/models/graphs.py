@@ -46,16 +46,29 @@ def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
     stride = draw(st.integers(1, 3))
     padding, any_padding = draw(st.integers(0, window // 2)), draw(st.integers(0, 3))
     filters, bias = draw(st.integers(1, 4)), draw(st.booleans())
+    sides = draw(uneven(shape[1:]))
+    dilation = tuple(draw(st.integers(1, max(1, (size - 1) // max(1, side - 1)))) for side, size in zip(sides[0], shape[1:], strict=True))
+    groups = draw(st.sampled_from([1, shape[0]]))
     over = [
         Convolution(filters, window, stride, any_padding, bias),
+        Convolution(filters * groups, *sides, bias, dilation, groups),
         LocallyConnected(filters, window, stride, any_padding, bias),
         Pool("max", window, stride, padding),
+        Pool("max", *sides, dilation=dilation, ceil_mode=draw(st.booleans())),
         Pool("mean", window, stride, padding, counts_padding=draw(st.booleans())),
-        Pool("l2", window, stride, padding),
+        Pool("mean", *sides, counts_padding=False, ceil_mode=True),
+        Pool("l2", *sides),
         Contrast(draw(st.sampled_from([1, 3, 5]))),
         Mean(image=draw(st.booleans())),
     ]
     return draw(st.sampled_from([*over, *over, *either]))
+
+
+@st.composite
+def uneven(draw: st.DrawFn, sizes: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Windows, strides and paddings that differ down and along."""
+    down, along = ((window := draw(st.integers(1, size)), draw(st.integers(1, 3)), draw(st.integers(0, window // 2))) for size in sizes)
+    return tuple(zip(down, along, strict=True))  # type: ignore[return-value]
 
 
 @st.composite
@@ -134,7 +147,8 @@ def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Te
         case Dense():
             return x.reshape(len(x), -1) @ weights["weight"].T + weights.get("bias", 0.0)
         case Convolution():
-            return functional.conv2d(x, weights["weight"], weights.get("bias"), layer.stride, layer.padding)
+            shape = layer.stride, layer.padding, layer.dilation, layer.groups
+            return functional.conv2d(x, weights["weight"], weights.get("bias"), *shape)
         case LocallyConnected():
             return locally_connected(layer, x, weights)
         case Pool():
@@ -177,9 +191,9 @@ def locally_connected(layer: LocallyConnected, x: torch.Tensor, weights: Mapping
 def pooled(layer: Pool, x: torch.Tensor) -> torch.Tensor:
     shape = layer.window, layer.stride, layer.padding
     if layer.kind == "max":
-        return functional.max_pool2d(x, *shape)
+        return functional.max_pool2d(x, *shape, layer.dilation, ceil_mode=layer.ceil_mode)
     if layer.kind == "mean":
-        return functional.avg_pool2d(x, *shape, count_include_pad=layer.counts_padding)
+        return functional.avg_pool2d(x, *shape, ceil_mode=layer.ceil_mode, count_include_pad=layer.counts_padding)
     return (functional.avg_pool2d(x * x, *shape, divisor_override=1) + TINY).sqrt()
 
 

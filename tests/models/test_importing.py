@@ -162,6 +162,16 @@ def own_parameters() -> nn.Module:
     return Calls(does, louder=Louder(2, 4, 3), **{name: nn.Parameter(torch.randn(size)) for name, size in sizes.items()})
 
 
+def windows() -> nn.Module:
+    """Of groups and single channels, with gaps, higher than wide, and over the border."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, (3, 1), padding=(1, 0), bias=False), nn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=2),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 8, 3, (1, 2), padding=(2, 1), groups=4), nn.AvgPool2d((3, 2), 2, ceil_mode=True),
+        nn.MaxPool2d((2, 1), 1, dilation=2), nn.AdaptiveAvgPool2d((None, 1)), nn.Conv2d(8, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(2, 5),
+    )  # fmt: skip
+
+
 WHOLE_HEADS = (
     "project getitem_3 getitem_4 getitem_5 view view_1 view_2 transpose transpose_1 transpose_2 transpose_3 matmul softmax matmul_1 "
     "transpose_4 view_3 mean"
@@ -173,6 +183,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = 
     "residual": (Residual, IMAGE, set()),
     "functional": (functional_forms, IMAGE, set()),
     "layer norms": (layer_norms, (7,), {"mul", "unflatten", "transpose", "norm", "mean"}),
+    "windows": (windows, IMAGE, set()),
     "own parameters": (own_parameters, IMAGE, set()),
     "heads": (heads, (6, 4), set(WHOLE_HEADS.split())),
     "sequences": (sequences, (6,), {"words", "add", "attention", "recurrent", "getitem_3"}),
@@ -345,16 +356,15 @@ def test_dropout_is_drawn_for_all_of_a_layer_and_its_gradient_is_of_what_was_dra
     assert torch.equal(unseen, unmoved)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize(
     ("layer", "shape", "why"),
     [
-        (nn.Conv2d(2, 4, 3, groups=2), IMAGE, "a grouped convolution is not split"),
-        (nn.Conv2d(2, 4, 3, dilation=2), IMAGE, "a dilated convolution is not split"),
         (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), IMAGE, "a convolution padded by 'circular' is not split"),
-        (nn.Conv2d(2, 4, (3, 1)), IMAGE, "as high as wide"),
-        (nn.MaxPool2d(3, 2, ceil_mode=True), IMAGE, "ceil_mode"),
+        (nn.Conv2d(2, 4, (3, 2), padding="same"), IMAGE, "padded more behind than before"),
+        (nn.AvgPool2d(3, 2, 1, ceil_mode=True), IMAGE, "ceil_mode"),
         (nn.AvgPool2d(2, divisor_override=3), IMAGE, "a divisor of its own"),
-        (nn.AdaptiveAvgPool2d(2), IMAGE, "where it comes to one place"),
+        (nn.AdaptiveAvgPool2d(3), IMAGE, "where its windows are all of one size"),
         (nn.GroupNorm(1, 2), IMAGE, "GroupNorm is none of the kinds"),
         (nn.Linear(8, 3), IMAGE, "a Linear over the last of several dimensions is not split"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(7, 6)), (7,), "ParametrizedLinear is none of the kinds"),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.graph import Graph, GraphError, Node, Part, Setting
+from core.graph import Graph, GraphError, Layer, Node, Part, Setting
 from core.partitioning import Partitioned, Placement
 from models.catalogue import BUNDLED
 from models.data import Batch
@@ -190,6 +190,23 @@ def test_windows_that_see_nothing_but_padding_need_nothing_of_the_image(padding:
     found = run_partitioned(Partitioned(graph, placement), state, Batch(inputs, targets, seed=0))
     assert found.loss == pytest.approx(loss, rel=CLOSE)
     same(found.gradients, gradients)
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Convolution(4, (2, 6)), "a window of 6 does not fit into 5"),
+        (Convolution(4, 2, dilation=(1, 5)), "a window of 6 does not fit into 5"),
+        (Convolution(4, 2, groups=3), "3 groups; allowed: what divides its 2 channels and 4 filters"),
+        (Convolution(3, 2, groups=2), "2 groups; allowed: what divides its 2 channels and 3 filters"),
+        (Pool("max", (3, 2), 1, (1, 2)), "a padding of 2 around windows of 2; allowed: at most half of a window"),
+        (Pool("mean", 2, 1, dilation=2), "a dilation of 2 with 'mean'; allowed: with 'max'"),
+        (Pool("mean", 2, 2, 1, ceil_mode=True), "ceil_mode with a mean that counts the padding; allowed: either"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(layer: Layer, why: str) -> None:
+    with pytest.raises(GraphError, match=why):
+        Graph([Node("inputs", Source((2, 5, 5))), Node("windows", layer, "inputs")])
 
 
 def test_what_is_drawn_is_the_same_wherever_a_part_is_computed_and_another_for_each_part() -> None:
