@@ -26,7 +26,7 @@ from core.graph import Graph, Layer, Node
 from models import importing_rules as rules
 from models.errors import NetworkError
 from models.graph_module import GraphModule
-from models.layers import LOSSES, Add, Dense, Elementwise, Flat, Source, Whole
+from models.layers import LOSSES, Add, Dense, Elementwise, Permute, Reshape, Source, Whole
 from models.user import told
 
 SAMPLES = 2, 3
@@ -263,13 +263,13 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
-class OfOne:
-    """A stretch without parameters, as a function of its one input."""
+class WithoutParameters:
+    """A stretch that has none, as a function of its inputs."""
 
     stretch: Stretch
 
-    def __call__(self, given: Any) -> Any:
-        return self.stretch((given,), {})
+    def __call__(self, *inputs: Any) -> Any:
+        return self.stretch(inputs, {})
 
 
 def attribute(module: nn.Module, path: str) -> Any:
@@ -378,13 +378,13 @@ class Reading:
     def name_of(self, node: fx.Node) -> str:
         """The layer that computes it; flattening becomes one where it matters to whoever takes it."""
         if node not in self.layer:
-            self.add(node, Flat(), [self.flat[node]])
+            self.add(node, Reshape(self.operations[node].shape or ()), [self.flat[node]])
         return self.layer[node]
 
     def read(self, node: fx.Node) -> None:
         """Make a layer of an operation; or nothing, of one that does nothing."""
         shape = self.operations[node].shape
-        taken = [one for one in node.all_input_nodes if self.is_layer(one)]
+        taken = sorted(filter(self.is_layer, node.all_input_nodes), key=self.order.__getitem__)
         shapes = [self.operations[one].shape for one in taken]
         module, keys = rules.as_module(node, self.submodules), None
         if (found := rules.with_parameters(node, self.trained)) is not None:
@@ -394,7 +394,7 @@ class Reading:
                 self.flat[node] = self.flat[taken[0]]
             else:
                 self.layer[node] = self.name_of(taken[0])
-        elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.only_flattens(node, module):
+        elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.reshapes(node, module):
             self.flat[node] = taken[0]
         else:
             layer = self.kind(node, module, taken, keys)
@@ -405,28 +405,37 @@ class Reading:
 
     def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None) -> Layer | str:
         """The kind that can be split, or why there is none for this one.  `keys`: of parameters that it is given."""
-        shape = self.operations[node].shape
-        shapes = [self.operations[one].shape for one in taken]
+        shape = self.operations[node].shape or ()
+        shapes = [self.operations[one].shape or () for one in taken]
         found: Layer | str | None = None
         if module is not None and str(node.target) in self.kept:
             found = f"it cannot be traced ({self.kept[str(node.target)]})"
         elif self.operations[node].random:
             found = DRAWS
-        elif len(taken) == 2 and rules.adds(node) and shapes == [shape, shape]:
-            found = Add()
-        elif len(taken) == 1 and len(node.all_input_nodes) == 1 + len(keys or ()):
-            before = shapes[0] or ()
-            if module is not None:
-                found = reserved(module) or rules.layer_of(module, before)
-            else:
-                found = rules.mean_of(node, before)
-                if found is None and rules.is_pointwise(node) and before == shape:
-                    found = Elementwise(OfOne(self.stretch(node)))
+        elif len(taken) == 1 and rules.reshapes(node, module):
+            found = Reshape(shape)
+        elif len(node.all_input_nodes) == len(taken) + len(keys or ()):
+            if module is not None and len(taken) == 1:
+                found = reserved(module) or rules.layer_of(module, shapes[0])
+            elif module is None:
+                found = self.function(node, shape, shapes)
         return found if found is not None else none_of(node, module)
+
+    def function(self, node: fx.Node, shape: Shape, shapes: Sequence[Shape]) -> Layer | None:
+        """The kind of a function that takes outputs of layers alone, of these shapes."""
+        if rules.adds(node) and shapes == [shape, shape]:
+            return Add()
+        computes = WithoutParameters(self.stretch(node))
+        if rules.is_pointwise(node) and {*map(len, shapes)} == {len(shape)} and shape == tuple(map(max, zip(*shapes, strict=True))):
+            return Elementwise(computes)
+        if rules.permutes(node):
+            sizes = computes(torch.empty(*range(len(shape) + 1), device="meta")).shape
+            return Permute(tuple(size - 1 for size in sizes[1:]))
+        return rules.mean_of(node, shapes[0])
 
     def add(self, node: fx.Node, layer: Layer, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None, named: str = "") -> None:
         """A layer: its name is the path of its module, or what the trace calls it, and a number where that is taken."""
-        if isinstance(layer, Dense):  # which flattens for itself
+        if isinstance(layer, Dense | Reshape):  # which take whatever shape
             taken = [self.flat.get(one, one) for one in taken]
         inputs = [self.name_of(one) for one in taken]
         wanted = "inputs" if node.op == "placeholder" else named or path_or_name(node)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from core.boxes import Shape
 from core.graph import Layer
-from models.layers import Convolution, Dense, Elementwise, Mean, Normalised, Pool, Sides, both
+from models.layers import Convolution, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Pool, Sides, both
 
 
 def maximum(
@@ -59,9 +59,17 @@ POINTWISE = {
     *(functional.relu6, functional.selu, functional.softplus, functional.softsign),
     *(getattr(torch, name) for name in NAMES),
     *(name for plain in NAMES for name in (plain, f"{plain}_")),
+    "expand_as",
 }
-"""Functions and methods that compute each element from the one at its place, if all else that they take are numbers."""
-RESHAPING = {torch.flatten, torch.reshape, torch.squeeze, "flatten", "reshape", "squeeze", "view"}
+"""Functions and methods that compute each element from those at its place, of one tensor or of several."""
+RESHAPING = {
+    *(getattr(torch, name) for name in ("flatten", "reshape", "squeeze", "unflatten", "unsqueeze")),
+    *("flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"),
+}
+PERMUTING = {
+    name_or_function for name in ("movedim", "moveaxis", "permute", "swapaxes", "swapdims", "transpose")
+    for name_or_function in (name, getattr(torch, name))
+}  # fmt: skip
 DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
 COPIES = {"contiguous", "clone", "to", "type_as", "float", "double", torch.clone}
 """The same numbers, perhaps of another type, or lying otherwise in memory: then `view` takes what it would not have taken before."""
@@ -125,12 +133,12 @@ def does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
     if node.target is functional.dropout:
         given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
         return bool(given.get("p", 0.5) == 0 or not given.get("training", True))
-    return isinstance(module, nn.Identity) or only_flattens(node, module) or (module is None and node.target in COPIES)
+    return isinstance(module, nn.Identity) or reshapes(node, module) or (module is None and node.target in COPIES)
 
 
-def only_flattens(node: fx.Node, module: nn.Module | None) -> bool:
+def reshapes(node: fx.Node, module: nn.Module | None) -> bool:
     """Leaves all numbers in their order."""
-    return type(module) is nn.Flatten or (node.op != "call_module" and node.target in RESHAPING)
+    return type(module) in {nn.Flatten, nn.Unflatten} or (node.op != "call_module" and node.target in RESHAPING)
 
 
 def adds(node: fx.Node) -> bool:
@@ -138,19 +146,25 @@ def adds(node: fx.Node) -> bool:
     return node.op != "call_module" and node.target in SUMS and len(node.args) == 2 and not node.kwargs
 
 
+def permutes(node: fx.Node) -> bool:
+    """Puts dimensions in another order."""
+    return node.op != "call_module" and node.target in PERMUTING
+
+
 def is_pointwise(node: fx.Node) -> bool:
     return node.op != "call_module" and (node.target in POINTWISE or node.target in COPIES)
 
 
 def mean_of(node: fx.Node, before: Shape) -> Layer | None:
-    """Of each channel over the image, where it is written as a mean over two dimensions."""
-    if node.target not in {torch.mean, "mean"} or not numbers_alone(node) or len(before) != 3:
+    """Where it is written as a mean over dimensions."""
+    if node.op == "call_module" or node.target not in {torch.mean, "mean"} or not numbers_alone(node):
         return None
     given: dict[str, Any] = dict(zip(("input", "dim", "keepdim"), node.args, strict=False)) | dict(node.kwargs)
-    over = given.get("dim")
-    if not isinstance(over, tuple | list) or {axis % 4 for axis in over} != {2, 3} or given.get("dtype") is not None:
+    over = given.get("dim", given.get("axis"))
+    over = (over,) if isinstance(over, int) else over
+    if not over or given.get("dtype") is not None:
         return None
-    return Mean(image=bool(given.get("keepdim", False)))
+    return Mean(bool(given.get("keepdim", False)), tuple(sorted(axis % (1 + len(before)) - 1 for axis in over)))
 
 
 def layer_of(module: nn.Module, before: Shape) -> Layer | str | None:
@@ -170,10 +184,8 @@ def layer_of(module: nn.Module, before: Shape) -> Layer | str | None:
 NO_IMAGES = "a pool is split where its inputs are images with channels"
 
 
-def linear(module: Any, before: Shape) -> Layer | str:
-    if len(before) != 1:
-        return "a Linear over the last of several dimensions is not split"
-    return Dense(module.out_features, module.bias is not None)
+def linear(module: Any, before: Shape) -> Layer:
+    return (Dense if len(before) == 1 else Linear)(module.out_features, module.bias is not None)
 
 
 def convolution(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
@@ -213,7 +225,7 @@ def adaptive(module: Any, before: Shape) -> Layer | str:
     sizes = before[1:]
     sides = [size if side is None else side for side, size in zip(both(module.output_size), sizes, strict=True)]
     if sides == [1, 1]:
-        return Mean(image=True)
+        return Mean(keepdim=True)
     if any(size % side for side, size in zip(sides, sizes, strict=True)):
         return "an adaptive pool is split where its windows are all of one size"
     window = plain([size // side for side, size in zip(sides, sizes, strict=True)])
@@ -226,12 +238,19 @@ def normalised(module: Any, before: Shape) -> Layer | str:  # noqa: ARG001
     return Normalised(module.eps, module.affine)
 
 
+def layer_norm(module: Any, before: Shape) -> Layer | str:
+    if len(module.normalized_shape) == len(before):
+        return "a LayerNorm of all dimensions together is not split"
+    return LayerNorm(len(module.normalized_shape), module.eps, module.weight is not None, module.bias is not None)
+
+
 RULES: dict[type[nn.Module], Callable[[Any, Shape], Layer | str]] = {
     nn.Linear: linear,
     nn.Conv2d: convolution,
     nn.MaxPool2d: pool,
     nn.AvgPool2d: pool,
     nn.AdaptiveAvgPool2d: adaptive,
+    nn.LayerNorm: layer_norm,
     nn.BatchNorm1d: normalised,
     nn.BatchNorm2d: normalised,
     nn.BatchNorm3d: normalised,

@@ -25,6 +25,13 @@ def one_input(inputs: tuple[Shape, ...]) -> Shape:
     return inputs[0]
 
 
+def several(inputs: tuple[Shape, ...]) -> Shape:
+    shape = one_input(inputs)
+    if len(shape) < 2:
+        raise GraphError(f"it takes several dimensions, not {shape_told(shape)}")
+    return shape
+
+
 def image(inputs: tuple[Shape, ...]) -> Shape:
     shape = one_input(inputs)
     if len(shape) != 3:
@@ -90,46 +97,56 @@ class Source(Layer):
         return given.reshape(len(given), *self.of)
 
 
-class Pointwise(Layer):
-    """Each output needs the inputs at its own place, and is split as they are: an image into tiles, all else by its first dimension."""
+class ByFirst(Layer):
+    """Split by the first dimension of its output."""
 
     def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[-2:]) if len(at.output) == 3 else at.output[0] if at.output else 1
+        return at.output[0] if at.output else 1
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
+
+
+class Pointwise(ByFirst):
+    """Each output needs the inputs at its own place, and is split as they are: an image into tiles, all else by its first dimension.
+
+    Several inputs are of one shape; or, where they differ, of size 1, and then their one place is everyone's.
+    """
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if len({len(one) for one in inputs}) != 1 or any(len({*sizes} - {1}) > 1 for sizes in zip(*inputs, strict=True)):
+            raise GraphError("it takes inputs of one shape, or of size 1 where they differ")
+        return tuple(map(max, zip(*inputs, strict=True)))
+
+    def most_parts(self, at: Setting) -> int:
+        return math.prod(at.output[1:]) if len(at.output) == 3 else super().most_parts(at)
 
     def split(self, at: Setting, parts: int) -> list[Box]:
         if len(at.output) == 3:
             return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
-        return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
+        return super().split(at, parts)
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        return (box,) * len(at.inputs)
+        return tuple(tuple((0, 1) if size == 1 else side for size, side in zip(shape, box, strict=True)) for shape in at.inputs)
 
 
 @dataclass(frozen=True)
 class Elementwise(Pointwise):
     """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called."""
 
-    function: str | Callable[[Any], Any]
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        return one_input(inputs)
+    function: str | Callable[..., Any]
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         if callable(self.function):
-            return self.function(inputs[0])
+            return self.function(*inputs)
         import torch
 
-        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(inputs[0])
+        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(*inputs)
 
 
 @dataclass(frozen=True)
 class Add(Pointwise):
-    """The sum of its inputs, which are of one shape."""
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if len(set(inputs)) != 1:
-            raise GraphError("its inputs must be of one shape")
-        return inputs[0]
+    """The sum of its inputs."""
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return sum(inputs[1:], start=inputs[0])
@@ -170,25 +187,90 @@ class Dense(Layer):
 
 
 @dataclass(frozen=True)
-class Flat(Layer):
-    """The same numbers in one row, split where its input's first dimension is.  A fully connected layer has no need of it."""
+class Linear(ByFirst):
+    """Of the last of several dimensions, alike at all places of the others.  Each part needs all weights, as a tile does of a convolution."""
+
+    units: int
+    bias: bool = True
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        return (math.prod(one_input(inputs)),)
+        return (*several(inputs)[:-1], self.units)
 
-    def most_parts(self, at: Setting) -> int:
-        return at.inputs[0][0] if at.inputs[0] else 1
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        each = math.prod(at.inputs[0][1:])
-        return [((begin * each, end * each),) for begin, end in intervals(self.most_parts(at), parts)]
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        found: dict[str, Shape] = {"weight": (self.units, at.inputs[0][-1])}
+        return found | ({"bias": (self.units,)} if self.bias else {})
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        each = math.prod(at.inputs[0][1:])
-        return (((box[0][0] // each, box[0][1] // each), *whole(at.inputs[0][1:])) if at.inputs[0] else (),)
+        return ((*box[:-1], (0, at.inputs[0][-1])),)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return 2.0 * self.fan_in(at) * volume(box)
+
+    def fan_in(self, at: Setting) -> int:
+        return int(at.inputs[0][-1])
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].reshape(len(inputs[0]), -1)
+        from torch.nn.functional import linear
+
+        return linear(inputs[0], weights["weight"], weights.get("bias"))
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """The same numbers in the same order, split where rows of the input and of the output end together.  A fully connected layer has no
+    need of a flat input.
+    """
+
+    to: Shape
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if math.prod(one_input(inputs)) != math.prod(self.to):
+            raise GraphError(f"{math.prod(self.to)} numbers come of as many, not of {math.prod(inputs[0])}")
+        return self.to
+
+    def rows(self, at: Setting) -> tuple[int, int]:
+        """Of the input and of the output: the fewest that have the same numbers."""
+        given, found = math.prod(at.inputs[0][1:]), math.prod(at.output[1:])
+        together = math.lcm(given, found)
+        return together // given, together // found
+
+    def most_parts(self, at: Setting) -> int:
+        return at.output[0] // self.rows(at)[1] if at.output else 1
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        if not at.output:
+            return [()]
+        rows = self.rows(at)[1]
+        return [((begin * rows, end * rows), *whole(at.output[1:])) for begin, end in intervals(self.most_parts(at), parts)]
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        if not at.output or not at.inputs[0]:
+            return (whole(at.inputs[0]),)
+        given, found = self.rows(at)
+        begin, end = box[0]
+        return (((begin // found * given, end // found * given), *whole(at.inputs[0][1:])),)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return inputs[0].reshape(len(inputs[0]), *extent(part.box))
+
+
+@dataclass(frozen=True)
+class Permute(ByFirst):
+    """Its input's dimensions in another order."""
+
+    order: tuple[int, ...]
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        given = one_input(inputs)
+        if sorted(self.order) != list(range(len(given))):
+            raise GraphError(f"the order {self.order}; allowed: each of the dimensions 0 to {len(given) - 1} once")
+        return tuple(given[axis] for axis in self.order)
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return (tuple(box[self.order.index(axis)] for axis in range(len(box))),)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return inputs[0].permute(0, *(1 + axis for axis in self.order))
 
 
 class Tiled(Layer):
@@ -419,7 +501,7 @@ class Contrast(Layer):
 
 
 @dataclass(frozen=True)
-class Normalised(Layer):
+class Normalised(ByFirst):
     """Batch normalisation by the statistics of the minibatch, split by channels."""
 
     epsilon: float = 1e-5
@@ -433,12 +515,6 @@ class Normalised(Layer):
 
     def initialise(self, at: Setting, name: str, tensor: Any) -> None:
         tensor.fill_(1.0 if name == "weight" else 0.0)
-
-    def most_parts(self, at: Setting) -> int:
-        return at.output[0]
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         return (box,)
@@ -456,29 +532,62 @@ class Normalised(Layer):
 
 
 @dataclass(frozen=True)
-class Mean(Layer):
-    """Of each channel over the whole image; split by channels.  `image`: as an image of one place."""
+class LayerNorm(ByFirst):
+    """Normalisation of so many last dimensions, at each place of those before; these are split, and each part needs all weights."""
 
-    image: bool = False
+    dimensions: int = 1
+    epsilon: float = 1e-5
+    affine: bool = True
+    bias: bool = True
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        channels = image(inputs)[0]
-        return (channels, 1, 1) if self.image else (channels,)
+        shape = several(inputs)
+        if not 0 < self.dimensions < len(shape):
+            raise GraphError(f"{self.dimensions} dimensions together; allowed: 1 to {len(shape) - 1}")
+        return shape
 
-    def most_parts(self, at: Setting) -> int:
-        return at.output[0]
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        names = [*["weight"] * self.affine, *["bias"] * (self.affine and self.bias)]
+        return dict.fromkeys(names, at.output[-self.dimensions :])
 
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
+    def initialise(self, at: Setting, name: str, tensor: Any) -> None:
+        tensor.fill_(1.0 if name == "weight" else 0.0)
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        return ((box[0], *whole(at.inputs[0][1:])),)
+        return (box,)
 
     def flops(self, at: Setting, box: Box) -> float:
-        return float(volume(box) * math.prod(at.inputs[0][1:]))
+        return 6.0 * volume(box)
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].mean((2, 3), keepdim=self.image)
+        from torch.nn.functional import layer_norm
+
+        together = part.at.output[-self.dimensions :]
+        return layer_norm(inputs[0], together, weights.get("weight"), weights.get("bias"), self.epsilon)
+
+
+@dataclass(frozen=True)
+class Mean(ByFirst):
+    """Over some dimensions: of each channel over the whole image, if nothing else is said.  `keepdim`: these stay, with one place each."""
+
+    keepdim: bool = False
+    over: tuple[int, ...] = (1, 2)
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        shape = one_input(inputs)
+        if not {*self.over} <= {*range(len(shape))}:
+            raise GraphError(f"a mean over the dimensions {self.over}; allowed: of 0 to {len(shape) - 1}")
+        return tuple(1 if axis in self.over else size for axis, size in enumerate(shape) if self.keepdim or axis not in self.over)
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        rest = iter([side for axis, side in enumerate(box) if not self.keepdim or axis not in self.over])
+        return (tuple((0, size) if axis in self.over else next(rest) for axis, size in enumerate(at.inputs[0])),)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return float(volume(self.needs(at, box)[0]))
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return inputs[0].mean([1 + axis for axis in self.over], keepdim=self.keepdim)
 
 
 @dataclass(frozen=True)

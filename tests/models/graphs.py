@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +20,14 @@ from models.layers import (
     Convolution,
     Dense,
     Elementwise,
-    Flat,
+    LayerNorm,
+    Linear,
     LocallyConnected,
     Mean,
     Normalised,
+    Permute,
     Pool,
+    Reshape,
     Source,
     Whole,
     with_loss,
@@ -34,13 +39,33 @@ def layer_norm(inputs: Any, weights: Mapping[str, Any]) -> torch.Tensor:
     return functional.layer_norm(given, given.shape[1:], weights["scale"])
 
 
+def product(*inputs: torch.Tensor) -> torch.Tensor:
+    return functools.reduce(torch.mul, inputs)
+
+
+def broadcast(shape: Shape, to: Shape) -> bool:
+    """Of this shape, or of size 1 where it is not."""
+    return len(shape) == len(to) and all(size in (1, side) for size, side in zip(shape, to, strict=True))
+
+
 @st.composite
 def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
     """A layer that takes one input of this shape."""
-    either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans())), Flat()]
+    either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans()))]
     either += [Whole(shape, (("scale", shape),), layer_norm), Dense(draw(st.integers(1, 7)), draw(st.booleans()))]
+    either += [Reshape(draw(reshaped(math.prod(shape))))]
     if len(shape) == 1:
         return draw(st.sampled_from([*either, Elementwise("relu")]))
+    together = draw(st.integers(1, len(shape) - 1))
+    axes = st.integers(0, len(shape) - 1)
+    either += [
+        Linear(draw(st.integers(1, 5)), draw(st.booleans())),
+        LayerNorm(together, affine=draw(st.booleans()), bias=draw(st.booleans())),
+        Permute(tuple(draw(st.permutations(range(len(shape)))))),
+        Mean(draw(st.booleans()), tuple(draw(st.lists(axes, min_size=1, max_size=len(shape) - 1, unique=True)))),
+    ]
+    if len(shape) == 2:
+        return draw(st.sampled_from(either))
     smallest = min(shape[1:])
     window = draw(st.integers(1, min(3, smallest)))
     stride = draw(st.integers(1, 3))
@@ -59,9 +84,19 @@ def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
         Pool("mean", *sides, counts_padding=False, ceil_mode=True),
         Pool("l2", *sides),
         Contrast(draw(st.sampled_from([1, 3, 5]))),
-        Mean(image=draw(st.booleans())),
+        Mean(draw(st.booleans())),
     ]
     return draw(st.sampled_from([*over, *over, *either]))
+
+
+@st.composite
+def reshaped(draw: st.DrawFn, numbers: int) -> Shape:
+    """So many numbers in one row, in several, or as an image."""
+    left, found = numbers, []
+    for _ in range(draw(st.integers(0, 2))):
+        found.append(draw(st.sampled_from([size for size in range(1, left + 1) if left % size == 0])))
+        left //= found[-1]
+    return (*found, left)
 
 
 @st.composite
@@ -80,13 +115,18 @@ def graphs(draw: st.DrawFn) -> Graph:
 @st.composite
 def lossless_graphs(draw: st.DrawFn) -> Graph:
     """A chain with branches, which are put together again."""
-    shape = draw(st.sampled_from([(6,), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
+    shape = draw(st.sampled_from([(6,), (4, 6), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
     graph = Graph([Node("inputs", Source(shape))])
     for number in range(draw(st.integers(1, 6))):
         before = graph[list(graph.nodes)[-1 - draw(st.sampled_from([0, 0, 0, 1, 2])) % len(graph.nodes)]]
-        same = [node.name for node in graph if node.at.output == before.at.output and not node.layer.source]
+        same = [node.name for node in graph if broadcast(node.at.output, before.at.output) and not node.layer.source]
         if same and draw(st.integers(0, 3)) == 0:
-            node = Node(f"n{number}", Add(), before.name, *draw(st.lists(st.sampled_from(same), min_size=1, max_size=2)))
+            others = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2))
+            kind = draw(st.sampled_from([Add(), Elementwise(product)]))
+            node = Node(f"n{number}", kind, *draw(st.permutations([before.name, *others])))
+        elif len(before.at.output) > 1 and draw(st.integers(0, 5)) == 0:
+            gate = Node(f"gate{number}", Mean(True, (draw(st.integers(0, len(before.at.output) - 1)),)), before.name)
+            graph, node = graph.then([gate]), Node(f"n{number}", Elementwise(product), before.name, gate.name)
         else:
             node = Node(f"n{number}", draw(layers_on(before.at.output)), before.name)
         graph = graph.then([node])
@@ -141,7 +181,7 @@ def drawn_batch(graph: Graph, samples: int, seed: int, outputs: str = "outputs")
 # the whole model, plainly
 
 
-def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: C901, PLR0911  one for each kind
+def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: C901, PLR0911, PLR0912  one for each kind
     x = inputs[0]
     match layer:
         case Dense():
@@ -161,16 +201,25 @@ def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Te
             y = (x - mean) / (variance + layer.epsilon).sqrt()
             side = (1, -1, *(1,) * (x.dim() - 2))
             return y * weights["weight"].view(side) + weights["bias"].view(side) if layer.affine else y
+        case LayerNorm():
+            over = list(range(x.dim() - layer.dimensions, x.dim()))
+            y = (x - x.mean(over, keepdim=True)) / (x.var(over, unbiased=False, keepdim=True) + layer.epsilon).sqrt()
+            return y * weights.get("weight", 1.0) + weights.get("bias", 0.0)
         case Mean():
-            return x.sum((2, 3), keepdim=layer.image) / (x.shape[2] * x.shape[3])
-        case Flat():
-            return x.flatten(1)
+            over = [1 + axis for axis in layer.over]
+            return x.sum(over, keepdim=layer.keepdim) / math.prod(x.shape[axis] for axis in over)
+        case Linear():
+            return torch.einsum("n...i,oi->n...o", x, weights["weight"]) + weights.get("bias", 0.0)
+        case Reshape():
+            return x.reshape(len(x), *layer.to)
+        case Permute():
+            return torch.einsum(x, [9, *range(x.dim() - 1)], [9, *layer.order])
         case Add():
-            return torch.stack(inputs).sum(0)
+            return functools.reduce(torch.add, inputs)
         case Whole():
             return layer.function(inputs, weights)
         case Elementwise():
-            return layer.function(x) if callable(layer.function) else getattr(torch, layer.function)(x)
+            return layer.function(*inputs) if callable(layer.function) else getattr(torch, layer.function)(x)
     raise AssertionError(layer)
 
 

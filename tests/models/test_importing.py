@@ -172,20 +172,63 @@ def windows() -> nn.Module:
     )  # fmt: skip
 
 
-WHOLE_HEADS = (
-    "project getitem_3 getitem_4 getitem_5 view view_1 view_2 transpose transpose_1 transpose_2 transpose_3 matmul softmax matmul_1 "
-    "transpose_4 view_3 mean"
-)
+class Mixing(nn.Module):
+    """Of an MLP-Mixer, a layer: over patches, then over channels."""
+
+    def __init__(self, patches: int, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels, bias=False)
+        self.over_patches = nn.Sequential(nn.Linear(patches, 3), nn.GELU(), nn.Linear(3, patches))
+        self.over_channels = nn.Sequential(nn.Linear(channels, 7, bias=False), nn.GELU(), nn.Linear(7, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.over_patches(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.over_channels(self.norm2(x))
+
+
+def mixer() -> nn.Module:
+    """And the end of a network whose channels come last."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = own.mixing(own.patches(x).flatten(2).transpose(1, 2))
+        y = own.norm(x.permute(0, 2, 1).unflatten(2, (2, 2)).permute(0, 2, 3, 1)).mean((1, 2), keepdim=True)
+        return own.out(own.last(x).mean(1) + y.squeeze())
+
+    return Calls(
+        does, patches=nn.Conv2d(2, 6, 4, 4), mixing=Mixing(4, 6), norm=nn.LayerNorm((2, 6), elementwise_affine=False), last=nn.LayerNorm(6),
+        out=nn.Linear(6, 5),
+    )  # fmt: skip
+
+
+def gated() -> nn.Module:
+    """Channels weighed by what all of the image says, a gate between two paths, and products of other kinds."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = own.conv(x)
+        x = x * own.weigh(x.mean((2, 3))).sigmoid().view(x.size(0), 3, 1, 1)
+        x = x * x.mean(1, keepdim=True).expand_as(x) - x.mean((-1, -2), True) / (x.square() + 1)
+        x = x.flatten(1)
+        gate = torch.sigmoid(own.gate(x))
+        return own.out((gate * own.one(x)).add((1 - gate).mul_(own.other(x)), alpha=2))
+
+    return Calls(
+        does, conv=nn.Conv2d(2, 3, 3, 2), weigh=nn.Linear(3, 3), gate=nn.Linear(27, 6), one=nn.Linear(27, 6), other=nn.Linear(27, 6),
+        out=nn.Linear(6, 5),
+    )  # fmt: skip
+
+
 IMAGE = (2, 8, 8)
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
     "mlp": (mlp, (7,), set()),
     "pools": (pools, IMAGE, set()),
     "residual": (Residual, IMAGE, set()),
     "functional": (functional_forms, IMAGE, set()),
-    "layer norms": (layer_norms, (7,), {"mul", "unflatten", "transpose", "norm", "mean"}),
+    "layer norms": (layer_norms, (7,), {"mul"}),
     "windows": (windows, IMAGE, set()),
     "own parameters": (own_parameters, IMAGE, set()),
-    "heads": (heads, (6, 4), set(WHOLE_HEADS.split())),
+    "mixer": (mixer, IMAGE, set()),
+    "gated": (gated, IMAGE, set()),
+    "heads": (heads, (6, 4), {"getitem_3", "getitem_4", "getitem_5", "matmul", "softmax", "matmul_1"}),
     "sequences": (sequences, (6,), {"words", "add", "attention", "recurrent", "getitem_3"}),
 }
 """What makes it, the shape of a sample, and which layers are kept whole."""
@@ -366,7 +409,7 @@ def test_dropout_is_drawn_for_all_of_a_layer_and_its_gradient_is_of_what_was_dra
         (nn.AvgPool2d(2, divisor_override=3), IMAGE, "a divisor of its own"),
         (nn.AdaptiveAvgPool2d(3), IMAGE, "where its windows are all of one size"),
         (nn.GroupNorm(1, 2), IMAGE, "GroupNorm is none of the kinds"),
-        (nn.Linear(8, 3), IMAGE, "a Linear over the last of several dimensions is not split"),
+        (nn.LayerNorm(IMAGE), IMAGE, "a LayerNorm of all dimensions together is not split"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(7, 6)), (7,), "ParametrizedLinear is none of the kinds"),
         (nn.PReLU(), (7,), "PReLU is none of the kinds"),
     ],
