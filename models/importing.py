@@ -21,12 +21,13 @@ from torch import fx, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.boxes import Shape
-from core.graph import Graph, Layer, Node
+from core.boxes import Shape, slices, whole
+from core.graph import Graph, GraphError, Layer, Node
 from models import importing_rules as rules
+from models.arranging import Permute, Reshape, Slice
 from models.errors import NetworkError
 from models.graph_module import GraphModule
-from models.layers import LOSSES, Add, Dense, Elementwise, Permute, Reshape, Source, Whole
+from models.layers import LOSSES, Add, Dense, Elementwise, Rows, Source, Whole
 from models.user import told
 
 SAMPLES = 2, 3
@@ -143,6 +144,10 @@ class Operation:
     storage: int | None = None
     """Where its output lies."""
     sizes: list[tuple[int, ...]] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+    """What it gave, if that is a number."""
+    constant: bool = False
+    """Is it a number that follows from shapes alone, and the same whatever the samples?"""
 
 
 class Watcher(fx.Interpreter):
@@ -168,7 +173,9 @@ class Watcher(fx.Interpreter):
         operation.random |= not torch.equal(stream, torch.get_rng_state())
         changed = (one for one, version in zip(tensors, versions, strict=True) if one._version != version)
         operation.changes = {one.untyped_storage().data_ptr() for one in changed}
-        if isinstance(result, torch.Tensor):
+        if isinstance(result, int | float):
+            operation.numbers.append(result)
+        elif isinstance(result, torch.Tensor):
             operation.storage = result.untyped_storage().data_ptr()
             if result.dtype == self.kind or n.op == "placeholder":
                 operation.sizes.append(tuple(result.shape))
@@ -194,8 +201,12 @@ def seen(module: nn.Module, traced: fx.Graph, example_inputs: torch.Tensor) -> t
         with torch.no_grad(), unchanged(module):
             watcher.run(as_parameters(rows(example_inputs, samples), kind))
         values = watcher.env
-    for operation in operations.values():
-        sizes = operation.sizes
+    for node, operation in operations.items():
+        sizes, numbers = operation.sizes, operation.numbers
+        of_shapes = rules.asks_for_shape(node) or all(
+            operations[one].constant or isinstance(values[one], torch.Size) for one in node.all_input_nodes
+        )
+        operation.constant = len(numbers) == len(SAMPLES) and len({*numbers}) == 1 and of_shapes
         if [size[:1] for size in sizes] == [(samples,) for samples in SAMPLES] and sizes[0][1:] == sizes[1][1:]:
             operation.shape = sizes[0][1:]
     return operations, values
@@ -239,11 +250,18 @@ class Stretch:
     """In order; the last one's output is the layer's."""
     parameters: Mapping[fx.Node, Mapping[str, str]]
     """Keys of those that are trained, of each operation, by their names there."""
+    constants: Mapping[fx.Node, float]
+    """Of numbers that they take, such as how many channels there are."""
     changes: bool
     """Does any operation change what it takes?"""
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all parameters that are trained, each once."""
+        return list(dict.fromkeys(key for keys in self.parameters.values() for key in keys.values()))
+
     def __call__(self, inputs: Sequence[Any], weights: Mapping[str, Any]) -> Any:
-        values: dict[fx.Node, Any] = {}
+        values: dict[fx.Node, Any] = dict(self.constants)
         for node, one in zip(self.inputs, inputs, strict=True):
             values[node] = one.clone() if self.changes else one
         for node in self.operations:
@@ -263,13 +281,26 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
-class WithoutParameters:
-    """A stretch that has none, as a function of its inputs."""
+class Function:
+    """A stretch as a function of its inputs, and then of its parameters."""
 
     stretch: Stretch
 
-    def __call__(self, *inputs: Any) -> Any:
-        return self.stretch(inputs, {})
+    def __call__(self, *given: Any) -> Any:
+        inputs = len(self.stretch.inputs)
+        return self.stretch(given[:inputs], dict(zip(self.stretch.keys, given[inputs:], strict=True)))
+
+
+def selection(computes: Callable[[Any], Any], before: Shape, shape: Shape) -> Layer | None:
+    """What a function selects of tensors of a shape, seen on places that are numbered; None if it is no box."""
+    if not before or 0 in shape:
+        return None
+    places = torch.arange(math.prod(before)).reshape(1, *before)
+    found = computes(places)[0]
+    corners = (torch.unravel_index(corner, before) for corner in (found.min(), found.max()))
+    box = tuple((int(first), int(last) + 1) for first, last in zip(*corners, strict=True))
+    inside = places[0][slices(box, whole(before))]
+    return Slice(box, shape) if torch.equal(inside.reshape(-1), found.reshape(-1)) else None
 
 
 def attribute(module: nn.Module, path: str) -> Any:
@@ -384,7 +415,7 @@ class Reading:
     def read(self, node: fx.Node) -> None:
         """Make a layer of an operation; or nothing, of one that does nothing."""
         shape = self.operations[node].shape
-        taken = sorted(filter(self.is_layer, node.all_input_nodes), key=self.order.__getitem__)
+        taken = self.takes(node)
         shapes = [self.operations[one].shape for one in taken]
         module, keys = rules.as_module(node, self.submodules), None
         if (found := rules.with_parameters(node, self.trained)) is not None:
@@ -401,7 +432,14 @@ class Reading:
             if isinstance(layer, str):
                 self.keep(node, layer)
             else:
-                self.add(node, layer, taken, keys)
+                self.add(node, layer, taken or self.stretch(node).inputs, keys)
+
+    def takes(self, node: fx.Node) -> list[fx.Node]:
+        """The layers whose outputs it takes as they are; in the order in which they are put together, if they are."""
+        together = rules.concatenated(node)
+        if together is not None and all(map(self.is_layer, together)):
+            return together
+        return sorted(filter(self.is_layer, node.all_input_nodes), key=self.order.__getitem__)
 
     def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None) -> Layer | str:
         """The kind that can be split, or why there is none for this one.  `keys`: of parameters that it is given."""
@@ -414,24 +452,44 @@ class Reading:
             found = DRAWS
         elif len(taken) == 1 and rules.reshapes(node, module):
             found = Reshape(shape)
-        elif len(node.all_input_nodes) == len(taken) + len(keys or ()):
-            if module is not None and len(taken) == 1:
-                found = reserved(module) or rules.layer_of(module, shapes[0])
-            elif module is None:
-                found = self.function(node, shape, shapes)
+        elif module is None:
+            found = self.function(node, shape)
+        elif len(taken) == 1 == len(node.all_input_nodes) - len(keys or ()):
+            found = reserved(module) or rules.layer_of(module, shapes[0])
         return found if found is not None else none_of(node, module)
 
-    def function(self, node: fx.Node, shape: Shape, shapes: Sequence[Shape]) -> Layer | None:
-        """The kind of a function that takes outputs of layers alone, of these shapes."""
-        if rules.adds(node) and shapes == [shape, shape]:
-            return Add()
-        computes = WithoutParameters(self.stretch(node))
-        if rules.is_pointwise(node) and {*map(len, shapes)} == {len(shape)} and shape == tuple(map(max, zip(*shapes, strict=True))):
-            return Elementwise(computes)
-        if rules.permutes(node):
+    def function(self, node: fx.Node, shape: Shape) -> Layer | None:
+        """The kind of a function; or of several, one after the other, which only put in another order or select."""
+        found: Layer | None = None
+        stretch = self.stretch(node)
+        computes, given = Function(stretch), [self.operations[one].shape or () for one in stretch.inputs]
+        if len(given) == 1 and all(map(rules.permutes, stretch.operations)):
             sizes = computes(torch.empty(*range(len(shape) + 1), device="meta")).shape
-            return Permute(tuple(size - 1 for size in sizes[1:]))
-        return rules.mean_of(node, shapes[0])
+            found = Permute(tuple(size - 1 for size in sizes[1:]))
+        elif len(given) == 1 and all(map(rules.selects, stretch.operations)):
+            found = selection(computes, given[0], shape)
+        elif rules.is_pointwise(node) and set(stretch.operations) == {node, *filter(self.is_trained, node.all_input_nodes)}:
+            found = self.pointwise(node, stretch, given)
+        elif len(stretch.operations) == 1:
+            if rules.by_rows(node, given):
+                found = Rows(shape, computes, self.flops(stretch))
+            else:
+                found = rules.concatenation(node, len(shape)) or rules.mean_of(node, given[0])
+        return found
+
+    def pointwise(self, node: fx.Node, stretch: Stretch, given: Sequence[Shape]) -> Layer | None:
+        """The kind of one that computes each element from those at its place, of inputs of these shapes and of parameters."""
+        shape, layer = self.operations[node].shape, Elementwise(Function(stretch), self.trained_by(stretch))
+        if rules.adds(node) and given == [shape, shape]:
+            return Add()
+        try:
+            return layer if layer.shape(tuple(given)) == shape else None
+        except GraphError:
+            return None
+
+    def is_trained(self, node: fx.Node) -> bool:
+        """Is it a parameter that is trained?"""
+        return node.op == "get_attr" and str(node.target) in self.trained
 
     def add(self, node: fx.Node, layer: Layer, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None, named: str = "") -> None:
         """A layer: its name is the path of its module, or what the trace calls it, and a number where that is taken."""
@@ -444,7 +502,7 @@ class Reading:
             number += 1
             name = f"{wanted}_{number}"
         if keys is None:
-            keys = self.keys_of(node)
+            keys = {name: name for name, _ in layer.parameters} if isinstance(layer, Elementwise | Whole) else self.keys_of(node)
         for key in keys.values():
             self.own(key, name)
         self.layer[node] = name
@@ -471,18 +529,24 @@ class Reading:
     def stretch(self, node: fx.Node) -> Stretch:
         """An operation with what lies between it and the layers that it takes from."""
         found, left = {node}, [node]
-        inputs = set()
+        inputs, constants = set(), {}
         while left:
             for one in left.pop().all_input_nodes:
                 if self.is_layer(one):
                     inputs.add(one)
+                elif self.operations[one].constant:
+                    constants[one] = self.values[one]
                 elif one not in found:
                     found.add(one)
                     left.append(one)
         operations = tuple(sorted(found, key=self.order.__getitem__))
         changes = any(self.operations[one].changes for one in operations)
         parameters = {one: self.keys_of(one) for one in operations}
-        return Stretch(self.module, tuple(sorted(inputs, key=self.order.__getitem__)), operations, parameters, changes)
+        return Stretch(self.module, tuple(sorted(inputs, key=self.order.__getitem__)), operations, parameters, constants, changes)
+
+    def trained_by(self, stretch: Stretch) -> tuple[tuple[str, Shape], ...]:
+        """Its parameters with their shapes."""
+        return tuple((key, tuple(self.parameters[key].shape)) for key in stretch.keys)
 
     def keep(self, node: fx.Node, why: str) -> None:
         """A layer that is not split."""
@@ -492,11 +556,9 @@ class Reading:
             raise NetworkError(
                 f"model.network: {told_of(node)} has a row for each sample and takes none of them; allowed: to take the inputs"
             )
-        used = dict.fromkeys(key for keys in stretch.parameters.values() for key in keys.values())
-        weights = tuple((key, tuple(self.parameters[key].shape)) for key in used)
         main = next((one for one in reversed(stretch.operations) if one.op == "call_module"), node)
-        layer = Whole(shape, weights, stretch, self.flops(stretch))
-        self.add(node, layer, stretch.inputs, dict(zip(used, used, strict=True)), path_or_name(main))
+        layer = Whole(shape, self.trained_by(stretch), stretch, self.flops(stretch))
+        self.add(node, layer, stretch.inputs, named=path_or_name(main))
         name = self.layer[node]
         for one in stretch.operations:
             if one is not node and self.operations[one].random:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from core.boxes import Shape
 from core.graph import Layer
-from models.layers import Convolution, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Pool, Sides, both
+from models.arranging import Concatenate
+from models.layers import Convolution, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Pool, Rows, Sides, both
 
 
 def maximum(
@@ -49,9 +50,17 @@ POINTWISE_MODULES = {
     nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanhshrink, nn.Threshold,
 }  # fmt: skip
 NAMES = {
-    "abs", "add", "clamp", "clip", "cos", "div", "erf", "exp", "expm1", "log", "log1p", "mul", "neg", "pow", "reciprocal", "rsqrt", "rsub", "sign",
-    "sin", "sqrt", "square", "sub",
+    "abs", "add", "clamp", "clip", "cos", "div", "erf", "exp", "expm1", "log", "log1p", "maximum", "minimum", "mul", "neg", "pow", "reciprocal",
+    "rsqrt", "rsub", "sign", "sin", "sqrt", "square", "sub",
 }  # fmt: skip
+
+
+def both_forms(*names: str) -> Iterator[Any]:
+    """Of functions that are methods of tensors too."""
+    for name in names:
+        yield from (name, getattr(torch, name))
+
+
 POINTWISE = {
     *(operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv, operator.itruediv),
     *(operator.pow, operator.neg, operator.pos, operator.abs),
@@ -62,14 +71,12 @@ POINTWISE = {
     "expand_as",
 }
 """Functions and methods that compute each element from those at its place, of one tensor or of several."""
-RESHAPING = {
-    *(getattr(torch, name) for name in ("flatten", "reshape", "squeeze", "unflatten", "unsqueeze")),
-    *("flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view"),
-}
-PERMUTING = {
-    name_or_function for name in ("movedim", "moveaxis", "permute", "swapaxes", "swapdims", "transpose")
-    for name_or_function in (name, getattr(torch, name))
-}  # fmt: skip
+RESHAPING = {*both_forms("flatten", "reshape", "squeeze", "unflatten", "unsqueeze"), "view"}
+PERMUTING = {*both_forms("movedim", "moveaxis", "permute", "swapaxes", "swapdims", "transpose")}
+SELECTING = {operator.getitem, *both_forms("chunk", "narrow", "select", "split", "tensor_split", "unbind")}
+SOFTMAXES = {*both_forms("softmax", "log_softmax"), functional.softmax, functional.log_softmax}
+OF_MATRICES = {operator.matmul, *both_forms("matmul"), functional.scaled_dot_product_attention}
+CONCATENATING = {torch.cat, torch.concat, torch.concatenate}
 DROPOUTS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
 COPIES = {"contiguous", "clone", "to", "type_as", "float", "double", torch.clone}
 """The same numbers, perhaps of another type, or lying otherwise in memory: then `view` takes what it would not have taken before."""
@@ -146,13 +153,52 @@ def adds(node: fx.Node) -> bool:
     return node.op != "call_module" and node.target in SUMS and len(node.args) == 2 and not node.kwargs
 
 
+def asks_for_shape(node: fx.Node) -> bool:
+    return node.op != "call_module" and node.target in {getattr, "dim", "size"}
+
+
 def permutes(node: fx.Node) -> bool:
     """Puts dimensions in another order."""
     return node.op != "call_module" and node.target in PERMUTING
 
 
+def selects(node: fx.Node) -> bool:
+    """Takes some of a tensor, or cuts it into several."""
+    return node.op != "call_module" and node.target in SELECTING
+
+
+def concatenated(node: fx.Node) -> list[fx.Node] | None:
+    """Which tensors it puts together, one after the other."""
+    given = node.args[0] if node.args else node.kwargs.get("tensors")
+    if node.op == "call_module" or node.target not in CONCATENATING or not isinstance(given, list | tuple):
+        return None
+    return [one for one in given if isinstance(one, fx.Node)]
+
+
+def concatenation(node: fx.Node, dimensions: int) -> Layer | None:
+    """The kind, of inputs that have so many."""
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    if concatenated(node) is None or not isinstance(axis, int):
+        return None
+    return Concatenate(axis % (1 + dimensions) - 1)
+
+
 def is_pointwise(node: fx.Node) -> bool:
     return node.op != "call_module" and (node.target in POINTWISE or node.target in COPIES)
+
+
+def by_rows(node: fx.Node, shapes: list[Shape]) -> bool:
+    """Does it compute each place of a sample's first dimension from that place of what it takes, outputs of these shapes?"""
+    if node.op == "call_module":
+        return False
+    if node.target in SOFTMAXES:
+        return is_within(node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"), len(shapes[0]))
+    return node.target in OF_MATRICES and min(map(len, shapes)) > 2 and len({(len(one), one[0]) for one in shapes}) == 1
+
+
+def is_within(axis: Any, dimensions: int) -> bool:
+    """Is it one after the first of a sample's, which has so many?"""
+    return isinstance(axis, int) and axis % (1 + dimensions) > 1
 
 
 def mean_of(node: fx.Node, before: Shape) -> Layer | None:
@@ -244,12 +290,20 @@ def layer_norm(module: Any, before: Shape) -> Layer | str:
     return LayerNorm(len(module.normalized_shape), module.eps, module.weight is not None, module.bias is not None)
 
 
+def softmax(module: Any, before: Shape) -> Layer | str:
+    if not is_within(module.dim, len(before)):
+        return f"a {type(module).__name__} over the first dimension is not split"
+    return Rows(before, module)
+
+
 RULES: dict[type[nn.Module], Callable[[Any, Shape], Layer | str]] = {
     nn.Linear: linear,
     nn.Conv2d: convolution,
     nn.MaxPool2d: pool,
     nn.AvgPool2d: pool,
     nn.AdaptiveAvgPool2d: adaptive,
+    nn.Softmax: softmax,
+    nn.LogSoftmax: softmax,
     nn.LayerNorm: layer_norm,
     nn.BatchNorm1d: normalised,
     nn.BatchNorm2d: normalised,

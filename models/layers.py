@@ -7,14 +7,15 @@ Outputs of one sample are (units,) or (channels, height, width).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from core.boxes import Box, Shape, extent, intervals, slices, tiles, volume, whole
 from core.graph import Graph, GraphError, Layer, Node, Part, Setting, shape_told
 from models.errors import DataError
 
+T = TypeVar("T")
 TINY = 1e-6
 """Under square roots, so that they have a slope at nothing."""
 
@@ -97,6 +98,11 @@ class Source(Layer):
         return given.reshape(len(given), *self.of)
 
 
+def from_last(shape: Shape, sides: Sequence[T]) -> Iterator[tuple[int, T]]:
+    """Its sizes with as many sides, the last with the last."""
+    return zip(shape, sides[len(sides) - len(shape) :], strict=True)
+
+
 class ByFirst(Layer):
     """Split by the first dimension of its output."""
 
@@ -107,16 +113,8 @@ class ByFirst(Layer):
         return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
 
 
-class Pointwise(ByFirst):
-    """Each output needs the inputs at its own place, and is split as they are: an image into tiles, all else by its first dimension.
-
-    Several inputs are of one shape; or, where they differ, of size 1, and then their one place is everyone's.
-    """
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if len({len(one) for one in inputs}) != 1 or any(len({*sizes} - {1}) > 1 for sizes in zip(*inputs, strict=True)):
-            raise GraphError("it takes inputs of one shape, or of size 1 where they differ")
-        return tuple(map(max, zip(*inputs, strict=True)))
+class ByPlaces(ByFirst):
+    """An image is split into tiles, all else by its first dimension."""
 
     def most_parts(self, at: Setting) -> int:
         return math.prod(at.output[1:]) if len(at.output) == 3 else super().most_parts(at)
@@ -126,22 +124,56 @@ class Pointwise(ByFirst):
             return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
         return super().split(at, parts)
 
+
+class Pointwise(ByPlaces):
+    """Each output needs the inputs at its own place.
+
+    Several inputs are of one shape; or, where they differ, of size 1, and then their one place is everyone's.
+    """
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if len({len(one) for one in inputs}) != 1 or any(len({*sizes} - {1}) > 1 for sizes in zip(*inputs, strict=True)):
+            raise GraphError("it takes inputs of one shape, or of size 1 where they differ")
+        return tuple(map(max, zip(*inputs, strict=True)))
+
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         return tuple(tuple((0, 1) if size == 1 else side for size, side in zip(shape, box, strict=True)) for shape in at.inputs)
 
 
 @dataclass(frozen=True)
 class Elementwise(Pointwise):
-    """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called."""
+    """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called.
+
+    `parameters`: further arguments that are trained, by name; of size 1, or as the output is in its last dimensions, and split as that is.
+    """
 
     function: str | Callable[..., Any]
+    parameters: tuple[tuple[str, Shape], ...] = ()
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        output = super().shape(inputs)
+        for name, shape in self.parameters:
+            if len(shape) > len(output) + 1 or any(size not in (1, side) for size, side in from_last(shape, (1, *output))):
+                raise GraphError(
+                    f"parameter {name!r} of {shape_told(shape)}; allowed: sizes of 1, or of the last ones of {shape_told(output)}"
+                )
+        return output
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        return dict(self.parameters)
+
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
+        return {
+            name: tuple((0, 1) if size == 1 else side for size, side in from_last(shape, ((0, 1), *box))) for name, shape in self.parameters
+        }
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        given = (*inputs, *weights.values())
         if callable(self.function):
-            return self.function(*inputs)
+            return self.function(*given)
         import torch
 
-        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(*inputs)
+        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(*given)
 
 
 @dataclass(frozen=True)
@@ -215,65 +247,7 @@ class Linear(ByFirst):
         return linear(inputs[0], weights["weight"], weights.get("bias"))
 
 
-@dataclass(frozen=True)
-class Reshape(Layer):
-    """The same numbers in the same order, split where rows of the input and of the output end together.  A fully connected layer has no
-    need of a flat input.
-    """
-
-    to: Shape
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if math.prod(one_input(inputs)) != math.prod(self.to):
-            raise GraphError(f"{math.prod(self.to)} numbers come of as many, not of {math.prod(inputs[0])}")
-        return self.to
-
-    def rows(self, at: Setting) -> tuple[int, int]:
-        """Of the input and of the output: the fewest that have the same numbers."""
-        given, found = math.prod(at.inputs[0][1:]), math.prod(at.output[1:])
-        together = math.lcm(given, found)
-        return together // given, together // found
-
-    def most_parts(self, at: Setting) -> int:
-        return at.output[0] // self.rows(at)[1] if at.output else 1
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        if not at.output:
-            return [()]
-        rows = self.rows(at)[1]
-        return [((begin * rows, end * rows), *whole(at.output[1:])) for begin, end in intervals(self.most_parts(at), parts)]
-
-    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        if not at.output or not at.inputs[0]:
-            return (whole(at.inputs[0]),)
-        given, found = self.rows(at)
-        begin, end = box[0]
-        return (((begin // found * given, end // found * given), *whole(at.inputs[0][1:])),)
-
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].reshape(len(inputs[0]), *extent(part.box))
-
-
-@dataclass(frozen=True)
-class Permute(ByFirst):
-    """Its input's dimensions in another order."""
-
-    order: tuple[int, ...]
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        given = one_input(inputs)
-        if sorted(self.order) != list(range(len(given))):
-            raise GraphError(f"the order {self.order}; allowed: each of the dimensions 0 to {len(given) - 1} once")
-        return tuple(given[axis] for axis in self.order)
-
-    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        return (tuple(box[self.order.index(axis)] for axis in range(len(box))),)
-
-    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].permute(0, *(1 + axis for axis in self.order))
-
-
-class Tiled(Layer):
+class Tiled(ByPlaces):
     """A window that moves over an image; split into tiles, each of which needs what its windows see: itself and a halo."""
 
     window: Sides
@@ -303,12 +277,6 @@ class Tiled(Layer):
         channels, *sizes = image(inputs)
         steps = (window_steps(size, *side, ceil_mode=self.ceil_mode) for size, side in zip(sizes, self.sides, strict=True))
         return (self.channels(channels), *steps)
-
-    def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[1:])
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         channels, *sizes = at.inputs[0]
@@ -453,7 +421,7 @@ class Pool(Tiled):
 
 
 @dataclass(frozen=True)
-class Contrast(Layer):
+class Contrast(ByPlaces):
     """Local contrast normalisation (Jarrett et al., ICCV 2009): what stands out from its surroundings, in units of how much these vary.
 
         (x - mean) / sqrt(variance + epsilon), over all channels of a window of `window` x `window` around each place
@@ -468,12 +436,6 @@ class Contrast(Layer):
         if self.window % 2 == 0:
             raise GraphError(f"a window of {self.window} has no middle; allowed: odd numbers")
         return image(inputs)
-
-    def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[1:])
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         seen = (windows_need(side, size, self.window, 1, self.window // 2) for side, size in zip(box[1:], at.output[1:], strict=True))
@@ -588,6 +550,32 @@ class Mean(ByFirst):
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return inputs[0].mean([1 + axis for axis in self.over], keepdim=self.keepdim)
+
+
+@dataclass(frozen=True)
+class Rows(ByFirst):
+    """A function that computes each place of the first dimension from the same place of its inputs, such as attention with several heads.
+
+    `output`: its shape; `operations`: of all of it, if they are known.
+    """
+
+    output: Shape
+    function: Callable[..., Any]
+    operations: float = 0.0
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if not self.output or any(one[:1] != self.output[:1] for one in inputs):
+            raise GraphError(f"it takes inputs whose first dimension is that of its output, {shape_told(self.output)}")
+        return self.output
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return tuple((box[0], *whole(shape[1:])) for shape in at.inputs)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return self.operations * volume(box) / math.prod(self.output) or super().flops(at, box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return self.function(*inputs)
 
 
 @dataclass(frozen=True)

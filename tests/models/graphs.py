@@ -11,8 +11,9 @@ import torch
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from core.boxes import Shape
+from core.boxes import Shape, extent
 from core.graph import Graph, Node
+from models.arranging import Concatenate, Permute, Reshape, Slice
 from models.layers import (
     TINY,
     Add,
@@ -25,9 +26,8 @@ from models.layers import (
     LocallyConnected,
     Mean,
     Normalised,
-    Permute,
     Pool,
-    Reshape,
+    Rows,
     Source,
     Whole,
     with_loss,
@@ -39,6 +39,10 @@ def layer_norm(inputs: Any, weights: Mapping[str, Any]) -> torch.Tensor:
     return functional.layer_norm(given, given.shape[1:], weights["scale"])
 
 
+def scaled(given: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return given * scale + shift
+
+
 def product(*inputs: torch.Tensor) -> torch.Tensor:
     return functools.reduce(torch.mul, inputs)
 
@@ -48,12 +52,19 @@ def broadcast(shape: Shape, to: Shape) -> bool:
     return len(shape) == len(to) and all(size in (1, side) for size, side in zip(shape, to, strict=True))
 
 
+def without(shape: Shape, axis: int) -> Shape:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
 @st.composite
 def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
     """A layer that takes one input of this shape."""
     either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans()))]
     either += [Whole(shape, (("scale", shape),), layer_norm), Dense(draw(st.integers(1, 7)), draw(st.booleans()))]
-    either += [Reshape(draw(reshaped(math.prod(shape))))]
+    either += [Reshape(draw(reshaped(math.prod(shape)))), draw(sliced(shape))]
+    sizes = draw(st.tuples(*(st.sampled_from([1, size]) for size in shape)))
+    parameters = ("scale", sizes[draw(st.integers(0, len(shape))) :]), ("shift", (1, *sizes))
+    either += [Elementwise(scaled, parameters), Elementwise("mul", parameters[:1])]
     if len(shape) == 1:
         return draw(st.sampled_from([*either, Elementwise("relu")]))
     together = draw(st.integers(1, len(shape) - 1))
@@ -62,6 +73,7 @@ def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
         Linear(draw(st.integers(1, 5)), draw(st.booleans())),
         LayerNorm(together, affine=draw(st.booleans()), bias=draw(st.booleans())),
         Permute(tuple(draw(st.permutations(range(len(shape)))))),
+        Rows(shape, functools.partial(torch.softmax, dim=-1)),
         Mean(draw(st.booleans()), tuple(draw(st.lists(axes, min_size=1, max_size=len(shape) - 1, unique=True)))),
     ]
     if len(shape) == 2:
@@ -100,6 +112,17 @@ def reshaped(draw: st.DrawFn, numbers: int) -> Shape:
 
 
 @st.composite
+def sliced(draw: st.DrawFn, shape: Shape) -> Slice:
+    """A box, without some dimensions in which it has one place, and with one more."""
+    sides = [sorted(draw(st.tuples(st.integers(0, size - 1), st.integers(1, size)))) for size in shape]
+    box = tuple((begin, max(end, begin + 1)) for begin, end in sides)
+    to = [size for size in extent(box) if size > 1 or draw(st.booleans())]
+    if len(to) < 3 and (not to or draw(st.booleans())):
+        to.insert(draw(st.integers(0, len(to))), 1)
+    return Slice(box, tuple(to))
+
+
+@st.composite
 def uneven(draw: st.DrawFn, sizes: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Windows, strides and paddings that differ down and along."""
     down, along = ((window := draw(st.integers(1, size)), draw(st.integers(1, 3)), draw(st.integers(0, window // 2))) for size in sizes)
@@ -124,6 +147,11 @@ def lossless_graphs(draw: st.DrawFn) -> Graph:
             others = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2))
             kind = draw(st.sampled_from([Add(), Elementwise(product)]))
             node = Node(f"n{number}", kind, *draw(st.permutations([before.name, *others])))
+        elif draw(st.integers(0, 7)) == 0:
+            axis = draw(st.integers(0, len(before.at.output) - 1))
+            rest = without(before.at.output, axis)
+            fitting = [node.name for node in graph if without(node.at.output, axis) == rest and len(node.at.output) == len(rest) + 1]
+            node = Node(f"n{number}", Concatenate(axis), before.name, *draw(st.lists(st.sampled_from(fitting), max_size=2)))
         elif len(before.at.output) > 1 and draw(st.integers(0, 5)) == 0:
             gate = Node(f"gate{number}", Mean(True, (draw(st.integers(0, len(before.at.output) - 1)),)), before.name)
             graph, node = graph.then([gate]), Node(f"n{number}", Elementwise(product), before.name, gate.name)
@@ -208,8 +236,14 @@ def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Te
         case Mean():
             over = [1 + axis for axis in layer.over]
             return x.sum(over, keepdim=layer.keepdim) / math.prod(x.shape[axis] for axis in over)
+        case Rows():
+            return torch.stack([layer.function(x[:, place : place + 1])[:, 0] for place in range(x.shape[1])], dim=1)
         case Linear():
             return torch.einsum("n...i,oi->n...o", x, weights["weight"]) + weights.get("bias", 0.0)
+        case Slice():
+            return x[(slice(None), *(slice(*side) for side in layer.box))].reshape(len(x), *layer.to)
+        case Concatenate():
+            return torch.cat(inputs, 1 + layer.axis)
         case Reshape():
             return x.reshape(len(x), *layer.to)
         case Permute():
@@ -219,7 +253,8 @@ def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Te
         case Whole():
             return layer.function(inputs, weights)
         case Elementwise():
-            return layer.function(*inputs) if callable(layer.function) else getattr(torch, layer.function)(x)
+            inputs = [*inputs, *weights.values()]
+            return layer.function(*inputs) if callable(layer.function) else getattr(torch, layer.function)(*inputs)
     raise AssertionError(layer)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from core.boxes import Shape
 from core.graph import Graph, GraphError, Layer, Node, Part, Setting
 from core.partitioning import Partitioned, Placement
+from models.arranging import Concatenate, Permute, Reshape, Slice
 from models.catalogue import BUNDLED
 from models.data import Batch
 from models.errors import DataError
@@ -30,9 +31,7 @@ from models.layers import (
     LocallyConnected,
     Mean,
     Normalised,
-    Permute,
     Pool,
-    Reshape,
     Source,
     with_loss,
 )
@@ -225,6 +224,10 @@ def test_windows_that_cannot_be_are_refused(layer: Layer, why: str) -> None:
         (LayerNorm(3), (2, 5, 5), "3 dimensions together; allowed: 1 to 2"),
         (Reshape((4, 2)), (3, 3), "8 numbers come of as many, not of 9"),
         (Permute((1, 2)), (2, 5), r"the order \(1, 2\); allowed: each of the dimensions 0 to 1 once"),
+        (Slice(((0, 2), (3, 6)), (2, 3)), (2, 5), "allowed: one in 2x5"),
+        (Slice(((0, 2),), (2,)), (2, 5), "allowed: one in 2x5"),
+        (Slice(((0, 2), (1, 4)), (3, 2)), (2, 5), "as 3x2; allowed: to leave out dimensions of size 1, and to add such"),
+        (Concatenate(2), (2, 5), "it takes inputs of one shape apart from dimension 2"),
         (Mean(), (2, 5), r"a mean over the dimensions \(1, 2\); allowed: of 0 to 1"),
     ],
 )
