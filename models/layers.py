@@ -1,7 +1,7 @@
 """The kinds of layers that come with us: what each computes, how it is split, and what a part of it needs.
 
 Torch is imported where something is computed, and nowhere else: the simulator's timing-only runs need sizes alone.
-Outputs of one sample are (units,) or (channels, height, width).
+Outputs of one sample are (units,), (places, units) or (channels, height, width); kinds that only move numbers are in `models/arranging.py`.
 """
 
 from __future__ import annotations
