@@ -21,12 +21,13 @@ from torch import fx, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.boxes import Shape
-from core.graph import Graph, Layer, Node
+from core.boxes import Shape, slices, whole
+from core.graph import Graph, GraphError, Layer, Node
 from models import importing_rules as rules
+from models.arranging import Permute, Reshape, Slice
 from models.errors import NetworkError
 from models.graph_module import GraphModule
-from models.layers import LOSSES, Add, Dense, Elementwise, Flat, Source, Whole
+from models.layers import LOSSES, Add, Dense, Elementwise, Rows, Source, Whole
 from models.user import told
 
 SAMPLES = 2, 3
@@ -35,6 +36,9 @@ ALIKE = 1e-2
 """How far graph and module may be apart, relative to the norm of all outputs, or of all gradients: float32 summed in another order comes to
 1e-6, batch normalisation of what hardly varies to 1e-4, and a layer that was misunderstood to 1."""
 DRAWS = "it draws random numbers, for all of it at once"
+AS_MANY_AS_COME = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+"""Arguments of which none come."""
+WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule
 RESERVED = {"targets", *LOSSES, *(f"{loss}-parts" for loss in LOSSES)}
 """Names of the layers that compute a loss: see `with_loss`."""
 
@@ -62,6 +66,8 @@ def copied(module: nn.Module) -> nn.Module:
     lazy = next((name for name, parameter in module.named_parameters() if isinstance(parameter, nn.UninitializedParameter)), None)
     if lazy is not None:
         raise NetworkError(f"model.network: parameter {lazy!r} has no shape yet; allowed: a module that has been called once")
+    if isinstance(module, WRAPPERS) or hasattr(module, "_orig_mod"):  # the latter is of torch.compile
+        raise NetworkError(f"model.network: {type(module).__name__} hides the module that it was made of; allowed: that one")
     try:
         return copy.deepcopy(module).train()
     except Exception as error:  # the user's own code may raise anything
@@ -75,6 +81,8 @@ class Tracer(fx.Tracer):
     """Torch's own modules are one operation each, and so are those in `kept`."""
 
     proxy_buffer_attributes = True
+    known = "dtype", "device", "shape", "ndim", "dim", "size", "numel"
+    """Of parameters and buffers: whoever asks for the type of a parameter does not use it."""
 
     def __init__(self, kept: Mapping[str, str]) -> None:
         super().__init__()
@@ -82,6 +90,13 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self.kept or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        found = super().getattr(attr, attr_val, parameter_proxy_cache)
+        if isinstance(found, fx.Proxy):
+            for name in self.known:
+                setattr(found, name, getattr(attr_val, name))
+        return found
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -97,7 +112,7 @@ def trace(module: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
     while True:
         tracer = Tracer(kept)
         try:
-            takes = list(inspect.signature(module.forward).parameters.values())
+            takes = [one for one in inspect.signature(module.forward).parameters.values() if one.kind not in AS_MANY_AS_COME]
             traced = tracer.trace(module, {one.name: one.default for one in takes[1:] if one.default is not one.empty})
         except Exception as error:  # the user's own code may raise anything
             if tracer.failed and tracer.failed not in kept:
@@ -129,6 +144,10 @@ class Operation:
     storage: int | None = None
     """Where its output lies."""
     sizes: list[tuple[int, ...]] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+    """What it gave, if that is a number."""
+    constant: bool = False
+    """Is it a number that follows from shapes alone, and the same whatever the samples?"""
 
 
 class Watcher(fx.Interpreter):
@@ -154,7 +173,9 @@ class Watcher(fx.Interpreter):
         operation.random |= not torch.equal(stream, torch.get_rng_state())
         changed = (one for one, version in zip(tensors, versions, strict=True) if one._version != version)
         operation.changes = {one.untyped_storage().data_ptr() for one in changed}
-        if isinstance(result, torch.Tensor):
+        if isinstance(result, int | float):
+            operation.numbers.append(result)
+        elif isinstance(result, torch.Tensor):
             operation.storage = result.untyped_storage().data_ptr()
             if result.dtype == self.kind or n.op == "placeholder":
                 operation.sizes.append(tuple(result.shape))
@@ -180,8 +201,12 @@ def seen(module: nn.Module, traced: fx.Graph, example_inputs: torch.Tensor) -> t
         with torch.no_grad(), unchanged(module):
             watcher.run(as_parameters(rows(example_inputs, samples), kind))
         values = watcher.env
-    for operation in operations.values():
-        sizes = operation.sizes
+    for node, operation in operations.items():
+        sizes, numbers = operation.sizes, operation.numbers
+        of_shapes = rules.asks_for_shape(node) or all(
+            operations[one].constant or isinstance(values[one], torch.Size) for one in node.all_input_nodes
+        )
+        operation.constant = len(numbers) == len(SAMPLES) and len({*numbers}) == 1 and of_shapes
         if [size[:1] for size in sizes] == [(samples,) for samples in SAMPLES] and sizes[0][1:] == sizes[1][1:]:
             operation.shape = sizes[0][1:]
     return operations, values
@@ -225,11 +250,18 @@ class Stretch:
     """In order; the last one's output is the layer's."""
     parameters: Mapping[fx.Node, Mapping[str, str]]
     """Keys of those that are trained, of each operation, by their names there."""
+    constants: Mapping[fx.Node, float]
+    """Of numbers that they take, such as how many channels there are."""
     changes: bool
     """Does any operation change what it takes?"""
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all parameters that are trained, each once."""
+        return list(dict.fromkeys(key for keys in self.parameters.values() for key in keys.values()))
+
     def __call__(self, inputs: Sequence[Any], weights: Mapping[str, Any]) -> Any:
-        values: dict[fx.Node, Any] = {}
+        values: dict[fx.Node, Any] = dict(self.constants)
         for node, one in zip(self.inputs, inputs, strict=True):
             values[node] = one.clone() if self.changes else one
         for node in self.operations:
@@ -249,13 +281,26 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
-class OfOne:
-    """A stretch without parameters, as a function of its one input."""
+class Function:
+    """A stretch as a function of its inputs, and then of its parameters."""
 
     stretch: Stretch
 
-    def __call__(self, given: Any) -> Any:
-        return self.stretch((given,), {})
+    def __call__(self, *given: Any) -> Any:
+        inputs = len(self.stretch.inputs)
+        return self.stretch(given[:inputs], dict(zip(self.stretch.keys, given[inputs:], strict=True)))
+
+
+def selection(computes: Callable[[Any], Any], before: Shape, shape: Shape) -> Layer | None:
+    """What a function selects of tensors of a shape, seen on places that are numbered; None if it is no box."""
+    if not before or 0 in shape:
+        return None
+    places = torch.arange(math.prod(before)).reshape(1, *before)
+    found = computes(places)[0]
+    corners = (torch.unravel_index(corner, before) for corner in (found.min(), found.max()))
+    box = tuple((int(first), int(last) + 1) for first, last in zip(*corners, strict=True))
+    inside = places[0][slices(box, whole(before))]
+    return Slice(box, shape) if torch.equal(inside.reshape(-1), found.reshape(-1)) else None
 
 
 def attribute(module: nn.Module, path: str) -> Any:
@@ -263,6 +308,11 @@ def attribute(module: nn.Module, path: str) -> Any:
     for name in path.split("."):
         found = getattr(found, name)
     return found
+
+
+def lies(value: torch.Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
+    """How its numbers lie in memory."""
+    return value.dtype, value.stride()
 
 
 class Reading:
@@ -276,6 +326,7 @@ class Reading:
         self.order = {node: place for place, node in enumerate(traced.nodes)}
         self.submodules = dict(module.named_modules(remove_duplicate=False))
         self.parameters = dict(module.named_parameters())
+        self.trained = {key: parameter for key, parameter in self.parameters.items() if parameter.requires_grad}
         self.keys = {id(parameter): key for key, parameter in self.parameters.items()}
         self.layers: dict[str, Node] = {}
         self.notes: list[str] = []
@@ -298,7 +349,7 @@ class Reading:
         self.name_of(output)
         if len(self.layers) == 1:
             raise NetworkError("model.network: the module returns what it is given")
-        unused = [key for key, parameter in self.parameters.items() if parameter.requires_grad and key not in self.owner]
+        unused = [key for key in self.trained if key not in self.owner]
         if unused:
             more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
             raise NetworkError(
@@ -358,53 +409,91 @@ class Reading:
     def name_of(self, node: fx.Node) -> str:
         """The layer that computes it; flattening becomes one where it matters to whoever takes it."""
         if node not in self.layer:
-            self.add(node, Flat(), [self.flat[node]])
+            self.add(node, Reshape(self.operations[node].shape or ()), [self.flat[node]])
         return self.layer[node]
 
     def read(self, node: fx.Node) -> None:
         """Make a layer of an operation; or nothing, of one that does nothing."""
         shape = self.operations[node].shape
-        taken = [one for one in node.all_input_nodes if self.is_layer(one)]
+        taken = self.takes(node)
         shapes = [self.operations[one].shape for one in taken]
-        module = rules.as_module(node, self.submodules)
-        if shapes == [shape] and rules.does_nothing(node, module):
+        module, keys = rules.as_module(node, self.submodules), None
+        if (found := rules.with_parameters(node, self.trained)) is not None:
+            module, keys = found
+        if shapes == [shape] and rules.does_nothing(node, module) and lies(self.values[node]) == lies(self.values[taken[0]]):
             if taken[0] in self.flat:
                 self.flat[node] = self.flat[taken[0]]
             else:
                 self.layer[node] = self.name_of(taken[0])
-        elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.only_flattens(node, module):
+        elif len(taken) == 1 and shape == (math.prod(shapes[0] or ()),) and rules.reshapes(node, module):
             self.flat[node] = taken[0]
         else:
-            layer = self.kind(node, module, taken)
+            layer = self.kind(node, module, taken, keys)
             if isinstance(layer, str):
                 self.keep(node, layer)
             else:
-                self.add(node, layer, taken)
+                self.add(node, layer, taken or self.stretch(node).inputs, keys)
 
-    def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node]) -> Layer | str:
-        """The kind that can be split, or why there is none for this one."""
-        shape = self.operations[node].shape
-        shapes = [self.operations[one].shape for one in taken]
+    def takes(self, node: fx.Node) -> list[fx.Node]:
+        """The layers whose outputs it takes as they are; in the order in which they are put together, if they are."""
+        together = rules.concatenated(node)
+        if together is not None and all(map(self.is_layer, together)):
+            return together
+        return sorted(filter(self.is_layer, node.all_input_nodes), key=self.order.__getitem__)
+
+    def kind(self, node: fx.Node, module: nn.Module | None, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None) -> Layer | str:
+        """The kind that can be split, or why there is none for this one.  `keys`: of parameters that it is given."""
+        shape = self.operations[node].shape or ()
+        shapes = [self.operations[one].shape or () for one in taken]
         found: Layer | str | None = None
         if module is not None and str(node.target) in self.kept:
             found = f"it cannot be traced ({self.kept[str(node.target)]})"
         elif self.operations[node].random:
             found = DRAWS
-        elif len(taken) == 2 and rules.adds(node) and shapes == [shape, shape]:
-            found = Add()
-        elif len(taken) == 1 == len(node.all_input_nodes):
-            before = shapes[0] or ()
-            if module is not None:
-                found = reserved(module) or rules.layer_of(module, before)
-            else:
-                found = rules.mean_of(node, before)
-                if found is None and rules.is_pointwise(node) and before == shape:
-                    found = Elementwise(OfOne(self.stretch(node)))
+        elif len(taken) == 1 and rules.reshapes(node, module):
+            found = Reshape(shape)
+        elif module is None:
+            found = self.function(node, shape)
+        elif len(taken) == 1 == len(node.all_input_nodes) - len(keys or ()):
+            found = reserved(module) or rules.layer_of(module, shapes[0])
         return found if found is not None else none_of(node, module)
+
+    def function(self, node: fx.Node, shape: Shape) -> Layer | None:
+        """The kind of a function; or of several, one after the other, which only put in another order or select."""
+        found: Layer | None = None
+        stretch = self.stretch(node)
+        computes, given = Function(stretch), [self.operations[one].shape or () for one in stretch.inputs]
+        if len(given) == 1 and all(map(rules.permutes, stretch.operations)):
+            sizes = computes(torch.empty(*range(len(shape) + 1), device="meta")).shape
+            found = Permute(tuple(size - 1 for size in sizes[1:]))
+        elif len(given) == 1 and all(map(rules.selects, stretch.operations)):
+            found = selection(computes, given[0], shape)
+        elif rules.is_pointwise(node) and set(stretch.operations) == {node, *filter(self.is_trained, node.all_input_nodes)}:
+            found = self.pointwise(node, stretch, given)
+        elif len(stretch.operations) == 1:
+            if rules.by_rows(node, given):
+                found = Rows(shape, computes, self.flops(stretch))
+            else:
+                found = rules.concatenation(node, len(shape)) or rules.mean_of(node, given[0])
+        return found
+
+    def pointwise(self, node: fx.Node, stretch: Stretch, given: Sequence[Shape]) -> Layer | None:
+        """The kind of one that computes each element from those at its place, of inputs of these shapes and of parameters."""
+        shape, layer = self.operations[node].shape, Elementwise(Function(stretch), self.trained_by(stretch))
+        if rules.adds(node) and given == [shape, shape]:
+            return Add()
+        try:
+            return layer if layer.shape(tuple(given)) == shape else None
+        except GraphError:
+            return None
+
+    def is_trained(self, node: fx.Node) -> bool:
+        """Is it a parameter that is trained?"""
+        return node.op == "get_attr" and str(node.target) in self.trained
 
     def add(self, node: fx.Node, layer: Layer, taken: Sequence[fx.Node], keys: Mapping[str, str] | None = None, named: str = "") -> None:
         """A layer: its name is the path of its module, or what the trace calls it, and a number where that is taken."""
-        if isinstance(layer, Dense):  # which flattens for itself
+        if isinstance(layer, Dense | Reshape):  # which take whatever shape
             taken = [self.flat.get(one, one) for one in taken]
         inputs = [self.name_of(one) for one in taken]
         wanted = "inputs" if node.op == "placeholder" else named or path_or_name(node)
@@ -413,7 +502,7 @@ class Reading:
             number += 1
             name = f"{wanted}_{number}"
         if keys is None:
-            keys = self.keys_of(node)
+            keys = {name: name for name, _ in layer.parameters} if isinstance(layer, Elementwise | Whole) else self.keys_of(node)
         for key in keys.values():
             self.own(key, name)
         self.layer[node] = name
@@ -440,18 +529,24 @@ class Reading:
     def stretch(self, node: fx.Node) -> Stretch:
         """An operation with what lies between it and the layers that it takes from."""
         found, left = {node}, [node]
-        inputs = set()
+        inputs, constants = set(), {}
         while left:
             for one in left.pop().all_input_nodes:
                 if self.is_layer(one):
                     inputs.add(one)
+                elif self.operations[one].constant:
+                    constants[one] = self.values[one]
                 elif one not in found:
                     found.add(one)
                     left.append(one)
         operations = tuple(sorted(found, key=self.order.__getitem__))
         changes = any(self.operations[one].changes for one in operations)
         parameters = {one: self.keys_of(one) for one in operations}
-        return Stretch(self.module, tuple(sorted(inputs, key=self.order.__getitem__)), operations, parameters, changes)
+        return Stretch(self.module, tuple(sorted(inputs, key=self.order.__getitem__)), operations, parameters, constants, changes)
+
+    def trained_by(self, stretch: Stretch) -> tuple[tuple[str, Shape], ...]:
+        """Its parameters with their shapes."""
+        return tuple((key, tuple(self.parameters[key].shape)) for key in stretch.keys)
 
     def keep(self, node: fx.Node, why: str) -> None:
         """A layer that is not split."""
@@ -461,11 +556,9 @@ class Reading:
             raise NetworkError(
                 f"model.network: {told_of(node)} has a row for each sample and takes none of them; allowed: to take the inputs"
             )
-        used = dict.fromkeys(key for keys in stretch.parameters.values() for key in keys.values())
-        weights = tuple((key, tuple(self.parameters[key].shape)) for key in used)
         main = next((one for one in reversed(stretch.operations) if one.op == "call_module"), node)
-        layer = Whole(shape, weights, stretch, self.flops(stretch))
-        self.add(node, layer, stretch.inputs, dict(zip(used, used, strict=True)), path_or_name(main))
+        layer = Whole(shape, self.trained_by(stretch), stretch, self.flops(stretch))
+        self.add(node, layer, stretch.inputs, named=path_or_name(main))
         name = self.layer[node]
         for one in stretch.operations:
             if one is not node and self.operations[one].random:
@@ -513,7 +606,13 @@ def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None
         first = outcome(module, parameters, inputs)
     with unchanged(module):
         second = outcome(module, parameters, inputs)
-    found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
+    try:
+        found = outcome(lambda given: functional_call(mirror, parameters, given), parameters, inputs)
+    except Exception as error:  # whatever was misunderstood, torch says it in its own words
+        raise NetworkError(
+            f"model.network: the layers of {type(module).__name__} cannot be computed one by one: {told(error)}; allowed: operations that take "
+            "their inputs as they are, however they lie in memory"
+        ) from error
     for one, share in dropouts.items():
         one.p = share
     if not torch.equal(first[0], second[0]):
@@ -523,7 +622,8 @@ def agree(module: nn.Module, graph: Graph, example_inputs: torch.Tensor) -> None
     if any(not distance <= ALIKE and bool(torch.isfinite(pair[0]).all()) for distance, pair in zip(apart, pairs, strict=True)):
         raise NetworkError(
             f"model.network: its layers compute something else than {type(module).__name__} does (apart by {max(apart):.2g} of it): its forward does "
-            "what cannot be traced, such as changing a tensor in place that it uses again; allowed: operations that return what they compute"
+            "what cannot be traced, such as changing a tensor in place that it uses again, or torch.no_grad(); allowed: operations that return what "
+            "they compute, and detach()"
         )
 
 

@@ -1,19 +1,21 @@
 """The kinds of layers that come with us: what each computes, how it is split, and what a part of it needs.
 
 Torch is imported where something is computed, and nowhere else: the simulator's timing-only runs need sizes alone.
-Outputs of one sample are (units,) or (channels, height, width).
+Outputs of one sample are (units,), (places, units) or (channels, height, width); kinds that only move numbers are in `models/arranging.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from core.boxes import Box, Shape, extent, intervals, slices, tiles, volume, whole
 from core.graph import Graph, GraphError, Layer, Node, Part, Setting, shape_told
+from models.errors import DataError
 
+T = TypeVar("T")
 TINY = 1e-6
 """Under square roots, so that they have a slope at nothing."""
 
@@ -24,6 +26,13 @@ def one_input(inputs: tuple[Shape, ...]) -> Shape:
     return inputs[0]
 
 
+def several(inputs: tuple[Shape, ...]) -> Shape:
+    shape = one_input(inputs)
+    if len(shape) < 2:
+        raise GraphError(f"it takes several dimensions, not {shape_told(shape)}")
+    return shape
+
+
 def image(inputs: tuple[Shape, ...]) -> Shape:
     shape = one_input(inputs)
     if len(shape) != 3:
@@ -31,11 +40,26 @@ def image(inputs: tuple[Shape, ...]) -> Shape:
     return shape
 
 
-def window_steps(size: int, window: int, stride: int, padding: int = 0) -> int:
-    """How many places a window has along one side.  Raises GraphError if it has none."""
-    if size + 2 * padding < window:
+Sides = int | tuple[int, int]
+"""One number for both, or one down and one along."""
+
+
+def both(sides: Sides) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def window_steps(size: int, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> int:
+    """How many places a window has along one side; `ceil_mode`: also one at which it hangs over, if it begins before the padding behind does.
+
+    Raises GraphError if it has none.
+    """
+    left = size + 2 * padding - window
+    steps = left // stride + 1
+    if ceil_mode:
+        steps = min(-(-left // stride), (size + padding - 1) // stride) + 1
+    if steps < 1:
         raise GraphError(f"a window of {window} does not fit into {size}" + (f" and a padding of {padding}" if padding else ""))
-    return (size + 2 * padding - window) // stride + 1
+    return steps
 
 
 def windows_need(interval: tuple[int, int], size: int, window: int, stride: int, padding: int = 0) -> tuple[int, int]:
@@ -74,46 +98,87 @@ class Source(Layer):
         return given.reshape(len(given), *self.of)
 
 
-class Pointwise(Layer):
-    """Each output needs the inputs at its own place, and is split as they are: an image into tiles, all else by its first dimension."""
+def from_last(shape: Shape, sides: Sequence[T]) -> Iterator[tuple[int, T]]:
+    """Its sizes with as many sides, the last with the last."""
+    return zip(shape, sides[len(sides) - len(shape) :], strict=True)
+
+
+class ByFirst(Layer):
+    """Split by the first dimension of its output."""
 
     def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[-2:]) if len(at.output) == 3 else at.output[0] if at.output else 1
+        return at.output[0] if at.output else 1
+
+    def split(self, at: Setting, parts: int) -> list[Box]:
+        return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
+
+
+class ByPlaces(ByFirst):
+    """An image is split into tiles, all else by its first dimension."""
+
+    def most_parts(self, at: Setting) -> int:
+        return math.prod(at.output[1:]) if len(at.output) == 3 else super().most_parts(at)
 
     def split(self, at: Setting, parts: int) -> list[Box]:
         if len(at.output) == 3:
             return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
-        return [(first, *whole(at.output[1:])) for first in intervals(at.output[0], parts)] if at.output else [()]
+        return super().split(at, parts)
+
+
+class Pointwise(ByPlaces):
+    """Each output needs the inputs at its own place.
+
+    Several inputs are of one shape; or, where they differ, of size 1, and then their one place is everyone's.
+    """
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if len({len(one) for one in inputs}) != 1 or any(len({*sizes} - {1}) > 1 for sizes in zip(*inputs, strict=True)):
+            raise GraphError("it takes inputs of one shape, or of size 1 where they differ")
+        return tuple(map(max, zip(*inputs, strict=True)))
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        return (box,) * len(at.inputs)
+        return tuple(tuple((0, 1) if size == 1 else side for size, side in zip(shape, box, strict=True)) for shape in at.inputs)
 
 
 @dataclass(frozen=True)
 class Elementwise(Pointwise):
-    """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called."""
+    """A function of each element.  `function`: its name in `torch`, or `torch.nn.functional`; or one that can be called.
 
-    function: str | Callable[[Any], Any]
+    `parameters`: further arguments that are trained, by name; of size 1, or as the output is in its last dimensions, and split as that is.
+    """
+
+    function: str | Callable[..., Any]
+    parameters: tuple[tuple[str, Shape], ...] = ()
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        return one_input(inputs)
+        output = super().shape(inputs)
+        for name, shape in self.parameters:
+            if len(shape) > len(output) + 1 or any(size not in (1, side) for size, side in from_last(shape, (1, *output))):
+                raise GraphError(
+                    f"parameter {name!r} of {shape_told(shape)}; allowed: sizes of 1, or of the last ones of {shape_told(output)}"
+                )
+        return output
+
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        return dict(self.parameters)
+
+    def weight_boxes(self, at: Setting, box: Box) -> dict[str, Box]:
+        return {
+            name: tuple((0, 1) if size == 1 else side for size, side in from_last(shape, ((0, 1), *box))) for name, shape in self.parameters
+        }
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        given = (*inputs, *weights.values())
         if callable(self.function):
-            return self.function(inputs[0])
+            return self.function(*given)
         import torch
 
-        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(inputs[0])
+        return getattr(torch if hasattr(torch, self.function) else torch.nn.functional, self.function)(*given)
 
 
 @dataclass(frozen=True)
 class Add(Pointwise):
-    """The sum of its inputs, which are of one shape."""
-
-    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if len(set(inputs)) != 1:
-            raise GraphError("its inputs must be of one shape")
-        return inputs[0]
+    """The sum of its inputs."""
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         return sum(inputs[1:], start=inputs[0])
@@ -154,59 +219,74 @@ class Dense(Layer):
 
 
 @dataclass(frozen=True)
-class Flat(Layer):
-    """The same numbers in one row, split where its input's first dimension is.  A fully connected layer has no need of it."""
+class Linear(ByFirst):
+    """Of the last of several dimensions, alike at all places of the others.  Each part needs all weights, as a tile does of a convolution."""
+
+    units: int
+    bias: bool = True
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        return (math.prod(one_input(inputs)),)
+        return (*several(inputs)[:-1], self.units)
 
-    def most_parts(self, at: Setting) -> int:
-        return at.inputs[0][0] if at.inputs[0] else 1
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        each = math.prod(at.inputs[0][1:])
-        return [((begin * each, end * each),) for begin, end in intervals(self.most_parts(at), parts)]
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        found: dict[str, Shape] = {"weight": (self.units, at.inputs[0][-1])}
+        return found | ({"bias": (self.units,)} if self.bias else {})
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        each = math.prod(at.inputs[0][1:])
-        return (((box[0][0] // each, box[0][1] // each), *whole(at.inputs[0][1:])) if at.inputs[0] else (),)
+        return ((*box[:-1], (0, at.inputs[0][-1])),)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return 2.0 * self.fan_in(at) * volume(box)
+
+    def fan_in(self, at: Setting) -> int:
+        return int(at.inputs[0][-1])
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].reshape(len(inputs[0]), -1)
+        from torch.nn.functional import linear
+
+        return linear(inputs[0], weights["weight"], weights.get("bias"))
 
 
-class Tiled(Layer):
+class Tiled(ByPlaces):
     """A window that moves over an image; split into tiles, each of which needs what its windows see: itself and a halo."""
 
-    window: int
-    stride: int
-    padding: int
+    window: Sides
+    stride: Sides
+    padding: Sides
+    dilation: Sides = 1
+    """From one place that a window sees to the next."""
+    ceil_mode: bool = False
+    """May the last windows hang over the border?"""
+
+    @property
+    def sides(self) -> list[tuple[int, int, int]]:
+        """Down and along: how far a window reaches, its step, and the padding."""
+        ways = zip(both(self.window), both(self.dilation), both(self.stride), both(self.padding), strict=True)
+        return [((window - 1) * dilation + 1, stride, padding) for window, dilation, stride, padding in ways]
+
+    @property
+    def places(self) -> int:
+        """That a window sees of one channel."""
+        return math.prod(both(self.window))
 
     def channels(self, given: int) -> int:
         """Of the output."""
         return given
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        channels, height, width = image(inputs)
-        steps = (window_steps(size, self.window, self.stride, self.padding) for size in (height, width))
+        channels, *sizes = image(inputs)
+        steps = (window_steps(size, *side, ceil_mode=self.ceil_mode) for size, side in zip(sizes, self.sides, strict=True))
         return (self.channels(channels), *steps)
 
-    def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[1:])
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
-
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        channels, *sides = at.inputs[0]
-        seen = (windows_need(side, size, self.window, self.stride, self.padding) for side, size in zip(box[1:], sides, strict=True))
+        channels, *sizes = at.inputs[0]
+        seen = (windows_need(places, size, *side) for places, size, side in zip(box[1:], sizes, self.sides, strict=True))
         return (((0, channels), *seen),)
 
     def padded(self, tile: Any, part: Part, value: float = 0.0) -> Any:
-        """A tile with what it sees of the padding."""
+        """A tile with what it sees of the padding, and beyond."""
         rows, columns = (
-            padding_left(side, size, self.window, self.stride, self.padding)
-            for side, size in zip(part.box[1:], part.at.inputs[0][1:], strict=True)
+            padding_left(places, size, *side) for places, size, side in zip(part.box[1:], part.at.inputs[0][1:], self.sides, strict=True)
         )
         if not any((*rows, *columns)):
             return tile
@@ -215,7 +295,7 @@ class Tiled(Layer):
         return pad(tile, (*columns, *rows), value=value)
 
     def fan_in(self, at: Setting) -> int:
-        return int(at.inputs[0][0]) * self.window**2
+        return int(at.inputs[0][0]) * self.places
 
 
 @dataclass(frozen=True)
@@ -259,28 +339,42 @@ class LocallyConnected(Tiled):
 
 @dataclass(frozen=True)
 class Convolution(Tiled):
-    """Filters shared by all places.  Each tile needs all of them: they belong to the first machine that has one, and cross to the others."""
+    """Filters shared by all places.  Each tile needs all of them: they belong to the first machine that has one, and cross to the others.
+
+    `groups`: into so many the channels are divided, and each has filters that see no other.
+    """
 
     filters: int
-    window: int
-    stride: int = 1
-    padding: int = 0
+    window: Sides
+    stride: Sides = 1
+    padding: Sides = 0
     bias: bool = True
+    dilation: Sides = 1
+    groups: int = 1
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if image(inputs)[0] % self.groups or self.filters % self.groups:
+            raise GraphError(f"{self.groups} groups; allowed: what divides its {image(inputs)[0]} channels and {self.filters} filters")
+        return super().shape(inputs, parts)
 
     def channels(self, given: int) -> int:
         return self.filters
 
     def weights(self, at: Setting) -> dict[str, Shape]:
-        found: dict[str, Shape] = {"weight": (self.filters, at.inputs[0][0], self.window, self.window)}
+        found: dict[str, Shape] = {"weight": (self.filters, at.inputs[0][0] // self.groups, *both(self.window))}
         return found | ({"bias": (self.filters,)} if self.bias else {})
 
     def flops(self, at: Setting, box: Box) -> float:
-        return 2.0 * at.inputs[0][0] * self.window**2 * volume(box)
+        return 2.0 * self.fan_in(at) * volume(box)
+
+    def fan_in(self, at: Setting) -> int:
+        return super().fan_in(at) // self.groups
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import conv2d
 
-        return conv2d(self.padded(inputs[0], part), weights["weight"], weights.get("bias"), self.stride)
+        seen = self.padded(inputs[0], part)
+        return conv2d(seen, weights["weight"], weights.get("bias"), self.stride, 0, self.dilation, self.groups)
 
 
 @dataclass(frozen=True)
@@ -291,24 +385,31 @@ class Pool(Tiled):
     """
 
     kind: Literal["max", "mean", "l2"]
-    window: int
-    stride: int
-    padding: int = 0
+    window: Sides
+    stride: Sides
+    padding: Sides = 0
     counts_padding: bool = True
+    dilation: Sides = 1
+    ceil_mode: bool = False
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        if 2 * self.padding > self.window:
-            raise GraphError(f"a padding of {self.padding} around windows of {self.window}; allowed: at most half of a window")
+        for window, padding in zip(both(self.window), both(self.padding), strict=True):
+            if 2 * padding > window:
+                raise GraphError(f"a padding of {padding} around windows of {window}; allowed: at most half of a window")
+        if self.kind != "max" and both(self.dilation) != (1, 1):
+            raise GraphError(f"a dilation of {self.dilation} with {self.kind!r}; allowed: with 'max'")
+        if self.kind == "mean" and self.ceil_mode and self.counts_padding:
+            raise GraphError("ceil_mode with a mean that counts the padding; allowed: either")
         return super().shape(inputs, parts)
 
     def flops(self, at: Setting, box: Box) -> float:
-        return float(self.window**2 * volume(box)) * (2 if self.kind == "l2" else 1)
+        return float(self.places * volume(box)) * (2 if self.kind == "l2" else 1)
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
         from torch.nn.functional import avg_pool2d, max_pool2d
 
         if self.kind == "max":
-            return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride)
+            return max_pool2d(self.padded(inputs[0], part, -math.inf), self.window, self.stride, 0, self.dilation)
         seen = self.padded(inputs[0], part)
         if self.kind == "mean":
             mean = avg_pool2d(seen, self.window, self.stride)
@@ -316,11 +417,11 @@ class Pool(Tiled):
                 return mean
             inside = self.padded(inputs[0].new_ones((1, 1, *inputs[0].shape[2:])), part)
             return mean / avg_pool2d(inside, self.window, self.stride)
-        return (avg_pool2d(seen * seen, self.window, self.stride) * self.window**2 + TINY).sqrt()
+        return (avg_pool2d(seen * seen, self.window, self.stride) * self.places + TINY).sqrt()
 
 
 @dataclass(frozen=True)
-class Contrast(Layer):
+class Contrast(ByPlaces):
     """Local contrast normalisation (Jarrett et al., ICCV 2009): what stands out from its surroundings, in units of how much these vary.
 
         (x - mean) / sqrt(variance + epsilon), over all channels of a window of `window` x `window` around each place
@@ -335,12 +436,6 @@ class Contrast(Layer):
         if self.window % 2 == 0:
             raise GraphError(f"a window of {self.window} has no middle; allowed: odd numbers")
         return image(inputs)
-
-    def most_parts(self, at: Setting) -> int:
-        return math.prod(at.output[1:])
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [((0, at.output[0]), *tile) for tile in tiles(at.output[1], at.output[2], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         seen = (windows_need(side, size, self.window, 1, self.window // 2) for side, size in zip(box[1:], at.output[1:], strict=True))
@@ -368,7 +463,7 @@ class Contrast(Layer):
 
 
 @dataclass(frozen=True)
-class Normalised(Layer):
+class Normalised(ByFirst):
     """Batch normalisation by the statistics of the minibatch, split by channels."""
 
     epsilon: float = 1e-5
@@ -382,12 +477,6 @@ class Normalised(Layer):
 
     def initialise(self, at: Setting, name: str, tensor: Any) -> None:
         tensor.fill_(1.0 if name == "weight" else 0.0)
-
-    def most_parts(self, at: Setting) -> int:
-        return at.output[0]
-
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
         return (box,)
@@ -405,29 +494,88 @@ class Normalised(Layer):
 
 
 @dataclass(frozen=True)
-class Mean(Layer):
-    """Of each channel over the whole image; split by channels.  `image`: as an image of one place."""
+class LayerNorm(ByFirst):
+    """Normalisation of so many last dimensions, at each place of those before; these are split, and each part needs all weights."""
 
-    image: bool = False
+    dimensions: int = 1
+    epsilon: float = 1e-5
+    affine: bool = True
+    bias: bool = True
 
     def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
-        channels = image(inputs)[0]
-        return (channels, 1, 1) if self.image else (channels,)
+        shape = several(inputs)
+        if not 0 < self.dimensions < len(shape):
+            raise GraphError(f"{self.dimensions} dimensions together; allowed: 1 to {len(shape) - 1}")
+        return shape
 
-    def most_parts(self, at: Setting) -> int:
-        return at.output[0]
+    def weights(self, at: Setting) -> dict[str, Shape]:
+        names = [*["weight"] * self.affine, *["bias"] * (self.affine and self.bias)]
+        return dict.fromkeys(names, at.output[-self.dimensions :])
 
-    def split(self, at: Setting, parts: int) -> list[Box]:
-        return [(channels, *whole(at.output[1:])) for channels in intervals(at.output[0], parts)]
+    def initialise(self, at: Setting, name: str, tensor: Any) -> None:
+        tensor.fill_(1.0 if name == "weight" else 0.0)
 
     def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
-        return ((box[0], *whole(at.inputs[0][1:])),)
+        return (box,)
 
     def flops(self, at: Setting, box: Box) -> float:
-        return float(volume(box) * math.prod(at.inputs[0][1:]))
+        return 6.0 * volume(box)
 
     def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
-        return inputs[0].mean((2, 3), keepdim=self.image)
+        from torch.nn.functional import layer_norm
+
+        together = part.at.output[-self.dimensions :]
+        return layer_norm(inputs[0], together, weights.get("weight"), weights.get("bias"), self.epsilon)
+
+
+@dataclass(frozen=True)
+class Mean(ByFirst):
+    """Over some dimensions: of each channel over the whole image, if nothing else is said.  `keepdim`: these stay, with one place each."""
+
+    keepdim: bool = False
+    over: tuple[int, ...] = (1, 2)
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        shape = one_input(inputs)
+        if not {*self.over} <= {*range(len(shape))}:
+            raise GraphError(f"a mean over the dimensions {self.over}; allowed: of 0 to {len(shape) - 1}")
+        return tuple(1 if axis in self.over else size for axis, size in enumerate(shape) if self.keepdim or axis not in self.over)
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        rest = iter([side for axis, side in enumerate(box) if not self.keepdim or axis not in self.over])
+        return (tuple((0, size) if axis in self.over else next(rest) for axis, size in enumerate(at.inputs[0])),)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return float(volume(self.needs(at, box)[0]))
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return inputs[0].mean([1 + axis for axis in self.over], keepdim=self.keepdim)
+
+
+@dataclass(frozen=True)
+class Rows(ByFirst):
+    """A function that computes each place of the first dimension from the same place of its inputs, such as attention with several heads.
+
+    `output`: its shape; `operations`: of all of it, if they are known.
+    """
+
+    output: Shape
+    function: Callable[..., Any]
+    operations: float = 0.0
+
+    def shape(self, inputs: tuple[Shape, ...], parts: int = 1) -> Shape:
+        if not self.output or any(one[:1] != self.output[:1] for one in inputs):
+            raise GraphError(f"it takes inputs whose first dimension is that of its output, {shape_told(self.output)}")
+        return self.output
+
+    def needs(self, at: Setting, box: Box) -> tuple[Box, ...]:
+        return tuple((box[0], *whole(shape[1:])) for shape in at.inputs)
+
+    def flops(self, at: Setting, box: Box) -> float:
+        return self.operations * volume(box) / math.prod(self.output) or super().flops(at, box)
+
+    def forward(self, inputs: Sequence[Any], weights: Mapping[str, Any], part: Part) -> Any:
+        return self.function(*inputs)
 
 
 @dataclass(frozen=True)
@@ -482,6 +630,13 @@ class ByClasses(Layer):
         return 4.0 * (end - begin)
 
 
+def check_classes(targets: Any, classes: int) -> None:
+    """Raises DataError for a target that is none of so many classes: no part of them would have it, and the loss would be another."""
+    least, most = int(targets.min()), int(targets.max())
+    if least < 0 or most >= classes:
+        raise DataError(f"data.source: a target of {least if least < 0 else most}; the network has classes 0 to {classes - 1}")
+
+
 @dataclass(frozen=True)
 class Softmax(ByClasses):
     """Of some classes: the logarithm of their exponentials' sum, and the target's output if it is one of them."""
@@ -493,6 +648,8 @@ class Softmax(ByClasses):
 
         outputs, targets = inputs
         begin, end = self.classes(part.at, part.box)
+        if begin == 0:
+            check_classes(targets, part.at.inputs[0][0])
         here = (targets >= begin) & (targets < end)
         picked = outputs.gather(1, (targets.clamp(begin, end - 1) - begin).long().unsqueeze(1)).squeeze(1)
         return torch.stack([outputs.logsumexp(1), picked * here], dim=1).unsqueeze(1)
@@ -510,6 +667,8 @@ class Logistic(ByClasses):
 
         outputs, targets = inputs
         begin, end = self.classes(part.at, part.box)
+        if begin == 0:
+            check_classes(targets, part.at.inputs[0][0])
         wanted = (targets.unsqueeze(1) == torch.arange(begin, end, device=outputs.device)).to(outputs.dtype)
         return binary_cross_entropy_with_logits(outputs, wanted, reduction="none").sum(1).reshape(-1, 1, 1)
 

@@ -329,13 +329,27 @@ def cut(apart: Partitioned, partitions: int, seed: int, samples: int) -> list[in
     neighbours: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     for (one, other), elements in sorted(edges.items()):
         neighbours[one].append((other, elements))
-    flops = [apart.flops_of(vertex) for vertex in range(count)]
+    flops = shared_out([apart.flops_of(vertex) for vertex in range(count)], partitions)
     loads, bytes_over = whole_numbers(flops), whole_numbers([elements for found in neighbours for _, elements in found])
     starts = [0, *accumulate(len(found) for found in neighbours)]
     adjacency = pymetis.CSRAdjacency(starts, [other for found in neighbours for other, _ in found])
     options = pymetis.Options(seed=seed % (1 << 31))
     _, found = pymetis.part_graph(partitions, adjacency, vweights=loads, eweights=bytes_over or None, options=options)
     return filled(list(found), loads, partitions)
+
+
+def shared_out(flops: Sequence[float], partitions: int) -> list[float]:
+    """The same, except that nothing counts for more than an equal share of what is left to the machines that have nothing larger.
+
+    METIS is to make equal shares, and where one vertex is more than that it leaves machines empty instead.
+    """
+    ordered = sorted(flops, reverse=True)
+    share = math.inf
+    for larger in range(min(partitions, len(ordered))):
+        share = sum(ordered[larger:]) / (partitions - larger)
+        if ordered[larger] <= share:
+            break
+    return [min(one, share) for one in flops]
 
 
 def whole_numbers(values: Sequence[float]) -> list[int]:

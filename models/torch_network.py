@@ -6,7 +6,7 @@ installing parameters and reading a gradient are one copy each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
 from models.graph_module import GraphModule
-from models.layers import with_loss
+from models.layers import check_classes, with_loss
 from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told
@@ -55,7 +55,7 @@ class TorchNetwork:
         """`flops_per_sample`: forward and backward, counted by torch where not given.  `shared`: several replicas of this
         process use this one object, so that each gradient must be a vector of its own.
         """
-        self.module, self.data, self.device, self.shared = module.to(device), data, torch.device(device), shared
+        self.module, self.data, self.device, self.shared = module.to(device).train(), data, torch.device(device), shared
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         check_parameters(trained)
         self.flat = torch.cat([p.detach().reshape(-1) for p in trained.values()])
@@ -139,7 +139,7 @@ class TorchNetwork:
             pieces = max(1, count // EVALUATION_BATCH)
             batches = torch.arange(count).tensor_split(pieces)  # none of them of one sample, which has no variance
             torch.manual_seed(0)  # dropout draws here too, and what was drawn before must not matter
-            torch.optim.swa_utils.update_bn((self.taken(train.pick(batch)[0]) for batch in batches), self.module)
+            take_statistics(self.module, (self.taken(train.pick(batch)[0]) for batch in batches))
 
     def state_dict(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the plain module's `load_state_dict` takes, on the CPU, no two tensors sharing memory."""
@@ -194,6 +194,22 @@ class TorchNetwork:
         return 3.0 * float(counter.get_total_flops())
 
 
+def take_statistics(module: nn.Module, minibatches: Iterable[torch.Tensor]) -> None:
+    """As `torch.optim.swa_utils.update_bn`, except that layers which the module's `train` leaves in evaluation keep those that they have."""
+    was_training = module.training
+    module.train()
+    taking = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training]
+    momenta = [one.momentum for one in taking]
+    for one in taking:
+        one.reset_running_stats()
+        one.momentum = None  # the mean over all minibatches
+    for inputs in minibatches:
+        module(inputs)
+    for one, momentum in zip(taking, momenta, strict=True):
+        one.momentum = momentum
+    module.train(was_training)
+
+
 def check_parameters(trained: dict[str, nn.Parameter]) -> None:
     if not trained:
         raise NetworkError("model.network: the module has no parameters to train")
@@ -201,6 +217,8 @@ def check_parameters(trained: dict[str, nn.Parameter]) -> None:
     if kinds not in (["torch.float32"], ["torch.float64"]):
         raise NetworkError(f"model.network: parameters of {', '.join(kinds)}; allowed: all float32, or all float64")
     for name, p in trained.items():
+        if isinstance(p, nn.UninitializedParameter):
+            raise NetworkError(f"model.network: parameter {name!r} has no shape yet; allowed: a module that has been called once")
         if not bool(torch.isfinite(p).all()):
             raise NetworkError(f"model.network: parameter {name!r} begins with NaN or infinity")
 
@@ -228,10 +246,7 @@ def criterion(loss: str, train: Samples, forward: Callable[[torch.Tensor], torch
 
     def checked(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted = wanted.long()
-        if int(wanted.min()) < 0 or int(wanted.max()) >= classes:
-            raise DataError(
-                f"data.source: a target of {int(wanted.max())} or {int(wanted.min())}; the network has classes 0 to {classes - 1}"
-            )
+        check_classes(wanted, classes)
         return of_classes(given, wanted)
 
     return checked

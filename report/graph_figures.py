@@ -97,6 +97,7 @@ class Figures:
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_up,
             "layers": [self.layer_as_json(node) for node in self.layers],
+            "notes": list(self.partitioned.graph.notes),
             "machines": [asdict(machine) for machine in self.machines],
             "crossings": [asdict(crossing) for crossing in self.crossings],
         }

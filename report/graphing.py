@@ -146,6 +146,8 @@ def show(scenario: Scenario, figures: Figures, made: Chosen, times: dict[str, fl
             told(machines) if machines else "everywhere, with the minibatch",
         )  # fmt: skip
     console.print(layers)
+    for note in figures.partitioned.graph.notes:
+        console.print(note, highlight=False, markup=False)
     machines_table = table("machine", "parts", "parameters", "FLOPs", "needs", "sends up", "receives up")
     for one in figures.machines:
         machines_table.add_row(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.graph import Graph
+from core.graph import Graph, GraphError
 from core.job import Job, replica_name
 from core.shard import Shard
 from core.vector import BYTES_OF_FLOAT32
@@ -107,8 +107,8 @@ def real_parts(scenario: Scenario, device: str, shared: bool) -> Parts:
         batch = batch_of(scenario)
         for number in range(protocol.all_replicas):
             datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch, scenario.seed, 0)
-    except InputError as error:
-        raise complaint(scenario, "", str(error)) from error
+    except (InputError, GraphError) as error:
+        raise complaint(scenario, "model.network" if isinstance(error, GraphError) else "", str(error)) from error
 
     def minibatches(number: int, life: int) -> Minibatches:
         return datasets.ReplicaMinibatches(data.train, number, protocol.all_replicas, batch_of(scenario), scenario.seed, life)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +11,9 @@ import torch
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from core.boxes import Shape
+from core.boxes import Shape, extent
 from core.graph import Graph, Node
+from models.arranging import Concatenate, Permute, Reshape, Slice
 from models.layers import (
     TINY,
     Add,
@@ -18,11 +21,13 @@ from models.layers import (
     Convolution,
     Dense,
     Elementwise,
-    Flat,
+    LayerNorm,
+    Linear,
     LocallyConnected,
     Mean,
     Normalised,
     Pool,
+    Rows,
     Source,
     Whole,
     with_loss,
@@ -34,28 +39,94 @@ def layer_norm(inputs: Any, weights: Mapping[str, Any]) -> torch.Tensor:
     return functional.layer_norm(given, given.shape[1:], weights["scale"])
 
 
+def scaled(given: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    return given * scale + shift
+
+
+def product(*inputs: torch.Tensor) -> torch.Tensor:
+    return functools.reduce(torch.mul, inputs)
+
+
+def broadcast(shape: Shape, to: Shape) -> bool:
+    """Of this shape, or of size 1 where it is not."""
+    return len(shape) == len(to) and all(size in (1, side) for size, side in zip(shape, to, strict=True))
+
+
+def without(shape: Shape, axis: int) -> Shape:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
 @st.composite
 def layers_on(draw: st.DrawFn, shape: Shape) -> Any:
     """A layer that takes one input of this shape."""
-    either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans())), Flat()]
+    either = [Elementwise("tanh"), Elementwise("sigmoid"), Elementwise(functional.silu), Normalised(affine=draw(st.booleans()))]
     either += [Whole(shape, (("scale", shape),), layer_norm), Dense(draw(st.integers(1, 7)), draw(st.booleans()))]
+    either += [Reshape(draw(reshaped(math.prod(shape)))), draw(sliced(shape))]
+    sizes = draw(st.tuples(*(st.sampled_from([1, size]) for size in shape)))
+    parameters = ("scale", sizes[draw(st.integers(0, len(shape))) :]), ("shift", (1, *sizes))
+    either += [Elementwise(scaled, parameters), Elementwise("mul", parameters[:1])]
     if len(shape) == 1:
         return draw(st.sampled_from([*either, Elementwise("relu")]))
+    together = draw(st.integers(1, len(shape) - 1))
+    axes = st.integers(0, len(shape) - 1)
+    either += [
+        Linear(draw(st.integers(1, 5)), draw(st.booleans())),
+        LayerNorm(together, affine=draw(st.booleans()), bias=draw(st.booleans())),
+        Permute(tuple(draw(st.permutations(range(len(shape)))))),
+        Rows(shape, functools.partial(torch.softmax, dim=-1)),
+        Mean(draw(st.booleans()), tuple(draw(st.lists(axes, min_size=1, max_size=len(shape) - 1, unique=True)))),
+    ]
+    if len(shape) == 2:
+        return draw(st.sampled_from(either))
     smallest = min(shape[1:])
     window = draw(st.integers(1, min(3, smallest)))
     stride = draw(st.integers(1, 3))
     padding, any_padding = draw(st.integers(0, window // 2)), draw(st.integers(0, 3))
     filters, bias = draw(st.integers(1, 4)), draw(st.booleans())
+    sides = draw(uneven(shape[1:]))
+    dilation = tuple(draw(st.integers(1, max(1, (size - 1) // max(1, side - 1)))) for side, size in zip(sides[0], shape[1:], strict=True))
+    groups = draw(st.sampled_from([1, shape[0]]))
     over = [
         Convolution(filters, window, stride, any_padding, bias),
+        Convolution(filters * groups, *sides, bias, dilation, groups),
         LocallyConnected(filters, window, stride, any_padding, bias),
         Pool("max", window, stride, padding),
+        Pool("max", *sides, dilation=dilation, ceil_mode=draw(st.booleans())),
         Pool("mean", window, stride, padding, counts_padding=draw(st.booleans())),
-        Pool("l2", window, stride, padding),
+        Pool("mean", *sides, counts_padding=False, ceil_mode=True),
+        Pool("l2", *sides),
         Contrast(draw(st.sampled_from([1, 3, 5]))),
-        Mean(image=draw(st.booleans())),
+        Mean(draw(st.booleans())),
     ]
     return draw(st.sampled_from([*over, *over, *either]))
+
+
+@st.composite
+def reshaped(draw: st.DrawFn, numbers: int) -> Shape:
+    """So many numbers in one row, in several, or as an image."""
+    left, found = numbers, []
+    for _ in range(draw(st.integers(0, 2))):
+        found.append(draw(st.sampled_from([size for size in range(1, left + 1) if left % size == 0])))
+        left //= found[-1]
+    return (*found, left)
+
+
+@st.composite
+def sliced(draw: st.DrawFn, shape: Shape) -> Slice:
+    """A box, without some dimensions in which it has one place, and with one more."""
+    sides = [sorted(draw(st.tuples(st.integers(0, size - 1), st.integers(1, size)))) for size in shape]
+    box = tuple((begin, max(end, begin + 1)) for begin, end in sides)
+    to = [size for size in extent(box) if size > 1 or draw(st.booleans())]
+    if len(to) < 3 and (not to or draw(st.booleans())):
+        to.insert(draw(st.integers(0, len(to))), 1)
+    return Slice(box, tuple(to))
+
+
+@st.composite
+def uneven(draw: st.DrawFn, sizes: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Windows, strides and paddings that differ down and along."""
+    down, along = ((window := draw(st.integers(1, size)), draw(st.integers(1, 3)), draw(st.integers(0, window // 2))) for size in sizes)
+    return tuple(zip(down, along, strict=True))  # type: ignore[return-value]
 
 
 @st.composite
@@ -67,13 +138,23 @@ def graphs(draw: st.DrawFn) -> Graph:
 @st.composite
 def lossless_graphs(draw: st.DrawFn) -> Graph:
     """A chain with branches, which are put together again."""
-    shape = draw(st.sampled_from([(6,), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
+    shape = draw(st.sampled_from([(6,), (4, 6), (1, 5, 6), (2, 6, 5), (3, 4, 4)]))
     graph = Graph([Node("inputs", Source(shape))])
     for number in range(draw(st.integers(1, 6))):
         before = graph[list(graph.nodes)[-1 - draw(st.sampled_from([0, 0, 0, 1, 2])) % len(graph.nodes)]]
-        same = [node.name for node in graph if node.at.output == before.at.output and not node.layer.source]
+        same = [node.name for node in graph if broadcast(node.at.output, before.at.output) and not node.layer.source]
         if same and draw(st.integers(0, 3)) == 0:
-            node = Node(f"n{number}", Add(), before.name, *draw(st.lists(st.sampled_from(same), min_size=1, max_size=2)))
+            others = draw(st.lists(st.sampled_from(same), min_size=1, max_size=2))
+            kind = draw(st.sampled_from([Add(), Elementwise(product)]))
+            node = Node(f"n{number}", kind, *draw(st.permutations([before.name, *others])))
+        elif draw(st.integers(0, 7)) == 0:
+            axis = draw(st.integers(0, len(before.at.output) - 1))
+            rest = without(before.at.output, axis)
+            fitting = [node.name for node in graph if without(node.at.output, axis) == rest and len(node.at.output) == len(rest) + 1]
+            node = Node(f"n{number}", Concatenate(axis), before.name, *draw(st.lists(st.sampled_from(fitting), max_size=2)))
+        elif len(before.at.output) > 1 and draw(st.integers(0, 5)) == 0:
+            gate = Node(f"gate{number}", Mean(True, (draw(st.integers(0, len(before.at.output) - 1)),)), before.name)
+            graph, node = graph.then([gate]), Node(f"n{number}", Elementwise(product), before.name, gate.name)
         else:
             node = Node(f"n{number}", draw(layers_on(before.at.output)), before.name)
         graph = graph.then([node])
@@ -128,13 +209,14 @@ def drawn_batch(graph: Graph, samples: int, seed: int, outputs: str = "outputs")
 # the whole model, plainly
 
 
-def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: C901, PLR0911  one for each kind
+def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: C901, PLR0911, PLR0912  one for each kind
     x = inputs[0]
     match layer:
         case Dense():
             return x.reshape(len(x), -1) @ weights["weight"].T + weights.get("bias", 0.0)
         case Convolution():
-            return functional.conv2d(x, weights["weight"], weights.get("bias"), layer.stride, layer.padding)
+            shape = layer.stride, layer.padding, layer.dilation, layer.groups
+            return functional.conv2d(x, weights["weight"], weights.get("bias"), *shape)
         case LocallyConnected():
             return locally_connected(layer, x, weights)
         case Pool():
@@ -147,16 +229,32 @@ def plain(layer: Any, inputs: list[torch.Tensor], weights: Mapping[str, torch.Te
             y = (x - mean) / (variance + layer.epsilon).sqrt()
             side = (1, -1, *(1,) * (x.dim() - 2))
             return y * weights["weight"].view(side) + weights["bias"].view(side) if layer.affine else y
+        case LayerNorm():
+            over = list(range(x.dim() - layer.dimensions, x.dim()))
+            y = (x - x.mean(over, keepdim=True)) / (x.var(over, unbiased=False, keepdim=True) + layer.epsilon).sqrt()
+            return y * weights.get("weight", 1.0) + weights.get("bias", 0.0)
         case Mean():
-            return x.sum((2, 3), keepdim=layer.image) / (x.shape[2] * x.shape[3])
-        case Flat():
-            return x.flatten(1)
+            over = [1 + axis for axis in layer.over]
+            return x.sum(over, keepdim=layer.keepdim) / math.prod(x.shape[axis] for axis in over)
+        case Rows():
+            return torch.stack([layer.function(x[:, place : place + 1])[:, 0] for place in range(x.shape[1])], dim=1)
+        case Linear():
+            return torch.einsum("n...i,oi->n...o", x, weights["weight"]) + weights.get("bias", 0.0)
+        case Slice():
+            return x[(slice(None), *(slice(*side) for side in layer.box))].reshape(len(x), *layer.to)
+        case Concatenate():
+            return torch.cat(inputs, 1 + layer.axis)
+        case Reshape():
+            return x.reshape(len(x), *layer.to)
+        case Permute():
+            return torch.einsum(x, [9, *range(x.dim() - 1)], [9, *layer.order])
         case Add():
-            return torch.stack(inputs).sum(0)
+            return functools.reduce(torch.add, inputs)
         case Whole():
             return layer.function(inputs, weights)
         case Elementwise():
-            return layer.function(x) if callable(layer.function) else getattr(torch, layer.function)(x)
+            inputs = [*inputs, *weights.values()]
+            return layer.function(*inputs) if callable(layer.function) else getattr(torch, layer.function)(*inputs)
     raise AssertionError(layer)
 
 
@@ -177,9 +275,9 @@ def locally_connected(layer: LocallyConnected, x: torch.Tensor, weights: Mapping
 def pooled(layer: Pool, x: torch.Tensor) -> torch.Tensor:
     shape = layer.window, layer.stride, layer.padding
     if layer.kind == "max":
-        return functional.max_pool2d(x, *shape)
+        return functional.max_pool2d(x, *shape, layer.dilation, ceil_mode=layer.ceil_mode)
     if layer.kind == "mean":
-        return functional.avg_pool2d(x, *shape, count_include_pad=layer.counts_padding)
+        return functional.avg_pool2d(x, *shape, ceil_mode=layer.ceil_mode, count_include_pad=layer.counts_padding)
     return (functional.avg_pool2d(x * x, *shape, divisor_override=1) + TINY).sqrt()
 
 

@@ -133,14 +133,120 @@ def sequences() -> nn.Module:
     )  # fmt: skip
 
 
+def heads() -> nn.Module:
+    """Attention as it is written by hand: views of what `contiguous` has put in order, in the type that a parameter has."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        samples, words, width = x.shape
+        query, key, value = own.project(x.to(own.out.weight.dtype)).chunk(3, dim=-1)
+        query, key, value = (one.view(samples, words, 2, width // 2).transpose(1, 2) for one in (query, key, value))
+        found = (query @ key.transpose(-2, -1) / own.out.weight.size(1) ** 0.5).softmax(-1) @ value
+        return own.out(found.transpose(1, 2).contiguous().view(samples, words, width).mean(1))
+
+    return Calls(does, project=nn.Linear(4, 12), out=nn.Linear(4, 5))
+
+
+def joined() -> nn.Module:
+    """Tensors put together and cut, as densely connected and two-way networks do; a token that stands for all."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([x, own.grow(x)], 1)
+        x = torch.cat((own.last(x[:, 1:]), x, x[:, :2, :, :]), dim=1)
+        one, other = x.chunk(2, 1)
+        x = torch.cat([one, other, one], dim=-1).unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)
+        x = x.flatten(2).permute(2, 0, 1).transpose(0, 1)
+        y = torch.cat([x.mean(1, keepdim=True), x], dim=1)
+        part, rest = torch.split(y, (x.size(-1) // 4, 3), dim=-1)
+        return own.out(torch.cat([y[:, 0], rest.narrow(1, 2, 3).flatten(1), part[:, -2]], -1))
+
+    return Calls(does, grow=nn.Conv2d(2, 3, 3, padding=1), last=nn.Conv2d(4, 1, 1), out=nn.Linear(14, 5))
+
+
+class Louder(nn.Conv2d):
+    """Torch's own layer with more of one's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def own_parameters() -> nn.Module:
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = functional.conv2d(own.louder(x), own.filters, stride=2, padding="valid")
+        return functional.linear(functional.linear(x.flatten(1), own.weight).relu(), weight=own.last, bias=own.bias)
+
+    sizes = {"filters": (3, 4, 2, 2), "weight": (6, 27), "last": (5, 6), "bias": (5,)}
+    return Calls(does, louder=Louder(2, 4, 3), **{name: nn.Parameter(torch.randn(size)) for name, size in sizes.items()})
+
+
+def windows() -> nn.Module:
+    """Of groups and single channels, with gaps, higher than wide, and over the border."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, (3, 1), padding=(1, 0), bias=False), nn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=2),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 8, 3, (1, 2), padding=(2, 1), groups=4), nn.AvgPool2d((3, 2), 2, ceil_mode=True),
+        nn.MaxPool2d((2, 1), 1, dilation=2), nn.AdaptiveAvgPool2d((None, 1)), nn.Conv2d(8, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(2, 5),
+    )  # fmt: skip
+
+
+class Mixing(nn.Module):
+    """Of an MLP-Mixer, a layer: over patches, then over channels."""
+
+    def __init__(self, patches: int, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels, bias=False)
+        self.over_patches = nn.Sequential(nn.Linear(patches, 3), nn.GELU(), nn.Linear(3, patches))
+        self.over_channels = nn.Sequential(nn.Linear(channels, 7, bias=False), nn.GELU(), nn.Linear(7, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.over_patches(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.over_channels(self.norm2(x))
+
+
+def mixer() -> nn.Module:
+    """And the end of a network whose channels come last."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = own.mixing(own.patches(x).flatten(2).transpose(1, 2))
+        y = own.norm(x.permute(0, 2, 1).unflatten(2, (2, 2)).permute(0, 2, 3, 1)).mean((1, 2), keepdim=True)
+        return own.out(own.last(x).mean(1) + y.squeeze())
+
+    return Calls(
+        does, patches=nn.Conv2d(2, 6, 4, 4), mixing=Mixing(4, 6), norm=nn.LayerNorm((2, 6), elementwise_affine=False), last=nn.LayerNorm(6),
+        out=nn.Linear(6, 5),
+    )  # fmt: skip
+
+
+def gated() -> nn.Module:
+    """Channels weighed by what all of the image says, a gate between two paths, and products of other kinds."""
+
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = own.conv(x)
+        x = x * own.weigh(x.mean((2, 3))).sigmoid().view(x.size(0), 3, 1, 1)
+        x = x * x.mean(1, keepdim=True).expand_as(x) - x.mean((-1, -2), True) / (x.square() + 1)
+        x = x.flatten(1)
+        gate = torch.sigmoid(own.gate(x))
+        return own.out((gate * own.one(x)).add((1 - gate).mul_(own.other(x)), alpha=2))
+
+    return Calls(
+        does, conv=nn.Conv2d(2, 3, 3, 2), weigh=nn.Linear(3, 3), gate=nn.Linear(27, 6), one=nn.Linear(27, 6), other=nn.Linear(27, 6),
+        out=nn.Linear(6, 5),
+    )  # fmt: skip
+
+
 IMAGE = (2, 8, 8)
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
     "mlp": (mlp, (7,), set()),
     "pools": (pools, IMAGE, set()),
     "residual": (Residual, IMAGE, set()),
     "functional": (functional_forms, IMAGE, set()),
-    "layer norms": (layer_norms, (7,), {"mul", "unflatten", "transpose", "norm", "mean"}),
-    "sequences": (sequences, (6,), {"words", "add", "attention", "recurrent", "getitem_3"}),
+    "layer norms": (layer_norms, (7,), set()),
+    "windows": (windows, IMAGE, set()),
+    "own parameters": (own_parameters, IMAGE, set()),
+    "mixer": (mixer, IMAGE, set()),
+    "gated": (gated, IMAGE, set()),
+    "heads": (heads, (6, 4), set()),
+    "joined": (joined, (2, 4, 4), set()),
+    "sequences": (sequences, (6,), {"words", "attention", "recurrent"}),
 }
 """What makes it, the shape of a sample, and which layers are kept whole."""
 MADE: dict[str, tuple[nn.Module, Graph]] = {}
@@ -233,6 +339,58 @@ def test_what_is_not_trained_is_a_constant() -> None:
     torch.testing.assert_close(whole(inputs), shifted(inputs))
 
 
+class PartlyInEvaluation(nn.Sequential):
+    """Whoever goes on with a trained network keeps its statistics so."""
+
+    def train(self, mode: bool = True) -> PartlyInEvaluation:
+        super().train(mode)
+        for layer in list(self)[1:3]:
+            layer.eval()
+        return self
+
+
+def test_what_the_module_leaves_in_evaluation_is_computed_as_there() -> None:
+    module = PartlyInEvaluation(nn.Linear(7, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 5))
+    nn.init.uniform_(module[1].running_mean)
+    graph = graph_of(module, torch.randn(2, 7))
+    assert graph.notes == ["layer '1' is kept whole: its train() leaves it in evaluation, with the statistics that it has"]
+    whole = GraphModule(graph)
+    whole.load_state_dict(dict(module.named_parameters()))
+    inputs = torch.randn(3, 7)
+    torch.testing.assert_close(whole(inputs), module.train()(inputs))
+
+
+def test_a_module_that_is_called_as_a_method_of_tensors_is_still_a_module() -> None:
+    graph = graph_of(Calls(lambda own, x: own.flatten(own.clone(x)), clone=linear(), flatten=linear()), torch.randn(2, 7))
+    assert [type(node.layer) for node in graph] == [Source, Dense, Dense]
+
+
+def test_further_arguments_that_need_not_come_do_not_matter() -> None:
+    class Lenient(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = linear()
+
+        def forward(self, x: torch.Tensor, mask: Any = None, *rest: Any, scale: float = 2.0, **more: Any) -> torch.Tensor:
+            return self.a(x) * scale if mask is None else x
+
+    assert [node.name for node in graph_of(Lenient(), torch.randn(2, 7))] == ["inputs", "a", "mul"]
+
+
+def test_numbers_that_follow_from_shapes_are_constants_and_others_are_not() -> None:
+    def does(own: Any, x: torch.Tensor) -> torch.Tensor:
+        x = own.a(x) / x.size(1) ** 0.5 * x.max().item() + x.size(0) // 8
+        return own.b(x * x.shape[-1] + x.dim() + x.sum(0).tolist()[0])
+
+    module = Calls(does, a=linear(), b=linear())
+    graph = graph_of(module, torch.ones(4, 7))
+    assert [note.split("'")[1] for note in graph.notes] == ["mul", "add", "add_2"]
+    whole = GraphModule(graph)
+    whole.load_state_dict(module.state_dict())
+    inputs = torch.randn(9, 7)
+    torch.testing.assert_close(whole(inputs), module(inputs))
+
+
 def test_an_operation_in_place_changes_nothing_of_the_layers_before_it() -> None:
     module = Calls(lambda own, x: own.a(x).mul_(own.scale).add_(1).tanh(), a=linear(), scale=nn.Parameter(torch.rand(7)))
     graph = graph_of(module, torch.randn(2, 7))
@@ -272,19 +430,19 @@ def test_dropout_is_drawn_for_all_of_a_layer_and_its_gradient_is_of_what_was_dra
     assert torch.equal(unseen, unmoved)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize(
     ("layer", "shape", "why"),
     [
-        (nn.Conv2d(2, 4, 3, groups=2), IMAGE, "a grouped convolution is not split"),
-        (nn.Conv2d(2, 4, 3, dilation=2), IMAGE, "a dilated convolution is not split"),
         (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), IMAGE, "a convolution padded by 'circular' is not split"),
-        (nn.Conv2d(2, 4, (3, 1)), IMAGE, "as high as wide"),
-        (nn.MaxPool2d(3, 2, ceil_mode=True), IMAGE, "ceil_mode"),
+        (nn.Conv2d(2, 4, (3, 2), padding="same"), IMAGE, "padded more behind than before"),
+        (nn.AvgPool2d(3, 2, 1, ceil_mode=True), IMAGE, "ceil_mode"),
         (nn.AvgPool2d(2, divisor_override=3), IMAGE, "a divisor of its own"),
-        (nn.AdaptiveAvgPool2d(2), IMAGE, "where it comes to one place"),
+        (nn.AdaptiveAvgPool2d(3), IMAGE, "where its windows are all of one size"),
         (nn.GroupNorm(1, 2), IMAGE, "GroupNorm is none of the kinds"),
-        (nn.Linear(8, 3), IMAGE, "a Linear over the last of several dimensions is not split"),
+        (nn.LayerNorm(IMAGE), IMAGE, "a LayerNorm of all dimensions together is not split"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(7, 6)), (7,), "ParametrizedLinear is none of the kinds"),
+        (nn.Softmax(1), IMAGE, "a Softmax over the first dimension is not split"),
         (nn.PReLU(), (7,), "PReLU is none of the kinds"),
     ],
     ids=lambda given: given if isinstance(given, str) else type(given).__name__,
@@ -316,6 +474,12 @@ def behind_the_trace(own: Any, x: torch.Tensor) -> torch.Tensor:
     z = y
     z += 1
     return z * y
+
+
+def unseen(own: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        y = own.a(x)
+    return x * y
 
 
 def counts(own: Any, x: torch.Tensor) -> torch.Tensor:
@@ -357,6 +521,9 @@ def tied() -> nn.Module:
             lambda: Calls(lambda own, x: own.a(x).view(4, 7), a=linear()),
             "operation 'view' does not take .* allowed: minibatches of any size",
         ),
+        (lambda: nn.DataParallel(linear()), "DataParallel hides the module that it was made of; allowed: that one"),
+        (lambda: torch.compile(linear(), backend="eager"), "OptimizedModule hides the module"),
+        (lambda: Calls(unseen, a=linear()), r"or torch.no_grad\(\); allowed: operations that return what they compute, and detach"),
         (lambda: nn.LazyLinear(3), "parameter 'weight' has no shape yet"),
         (lambda: nn.Bilinear(7, 7, 3), "the module takes input1, input2; allowed: one tensor"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
@@ -11,17 +12,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.graph import Graph, GraphError, Node, Part, Setting
+from core.boxes import Shape
+from core.graph import Graph, GraphError, Layer, Node, Part, Setting
 from core.partitioning import Partitioned, Placement
+from models.arranging import Concatenate, Permute, Reshape, Slice
 from models.catalogue import BUNDLED
 from models.data import Batch
+from models.errors import DataError
 from models.graph_module import GraphModule
 from models.layers import (
+    Add,
     Contrast,
     Convolution,
     Dense,
     Elementwise,
+    LayerNorm,
+    Linear,
     LocallyConnected,
+    Mean,
     Normalised,
     Pool,
     Source,
@@ -191,6 +199,97 @@ def test_windows_that_see_nothing_but_padding_need_nothing_of_the_image(padding:
     same(found.gradients, gradients)
 
 
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Convolution(4, (2, 6)), "a window of 6 does not fit into 5"),
+        (Convolution(4, 2, dilation=(1, 5)), "a window of 6 does not fit into 5"),
+        (Convolution(4, 2, groups=3), "3 groups; allowed: what divides its 2 channels and 4 filters"),
+        (Convolution(3, 2, groups=2), "2 groups; allowed: what divides its 2 channels and 3 filters"),
+        (Pool("max", (3, 2), 1, (1, 2)), "a padding of 2 around windows of 2; allowed: at most half of a window"),
+        (Pool("mean", 2, 1, dilation=2), "a dilation of 2 with 'mean'; allowed: with 'max'"),
+        (Pool("mean", 2, 2, 1, ceil_mode=True), "ceil_mode with a mean that counts the padding; allowed: either"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(layer: Layer, why: str) -> None:
+    with pytest.raises(GraphError, match=why):
+        Graph([Node("inputs", Source((2, 5, 5))), Node("windows", layer, "inputs")])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "why"),
+    [
+        (Linear(3), (5,), "it takes several dimensions, not 5"),
+        (LayerNorm(), (5,), "it takes several dimensions, not 5"),
+        (LayerNorm(3), (2, 5, 5), "3 dimensions together; allowed: 1 to 2"),
+        (Reshape((4, 2)), (3, 3), "8 numbers come of as many, not of 9"),
+        (Permute((1, 2)), (2, 5), r"the order \(1, 2\); allowed: each of the dimensions 0 to 1 once"),
+        (Slice(((0, 2), (3, 6)), (2, 3)), (2, 5), "allowed: one in 2x5"),
+        (Slice(((0, 2),), (2,)), (2, 5), "allowed: one in 2x5"),
+        (Slice(((0, 2), (1, 4)), (3, 2)), (2, 5), "as 3x2; allowed: to leave out dimensions of size 1, and to add such"),
+        (Concatenate(2), (2, 5), "it takes inputs of one shape apart from dimension 2"),
+        (Mean(), (2, 5), r"a mean over the dimensions \(1, 2\); allowed: of 0 to 1"),
+    ],
+)
+def test_what_takes_other_dimensions_is_refused(layer: Layer, shape: Shape, why: str) -> None:
+    with pytest.raises(GraphError, match=why):
+        Graph([Node("inputs", Source(shape)), Node("layer", layer, "inputs")])
+
+
+@pytest.mark.parametrize("shapes", [((2, 5), (2, 4)), ((2, 5), (5,)), ((1, 5), (2, 1), (3, 5))])
+def test_what_is_put_together_is_of_one_shape_or_of_size_one(shapes: tuple[Shape, ...]) -> None:
+    sources = [Node(f"n{number}", Source(shape)) for number, shape in enumerate(shapes)]
+    for layer in (Add(), Elementwise("mul")):
+        with pytest.raises(GraphError, match="it takes inputs of one shape, or of size 1 where they differ"):
+            Graph([*sources, Node("layer", layer, *(node.name for node in sources))])
+
+
+def test_rows_that_stay_where_they_are_take_nothing_from_each_other_but_weights() -> None:
+    graph = Graph(
+        [
+            Node("inputs", Source((8, 6))),
+            Node("norm", LayerNorm(), "inputs"),
+            Node("up", Linear(12), "norm"),
+            Node("gelu", Elementwise("gelu"), "up"),
+            Node("heads", Reshape((8, 3, 4)), "gelu"),
+            Node("back", Reshape((8, 12)), "heads"),
+            Node("down", Linear(6), "back"),
+            Node("gate", Elementwise("mul"), "down", "norm"),
+            Node("rows", Mean(over=(1,)), "gate"),
+        ]
+    )
+    partitioned = Partitioned(graph, spread(graph, 4))
+    assert {partitioned.pieces[message.of].node for message in partitioned.messages if message.weights} == {"norm", "up", "down"}
+    assert all(message.weights for message in partitioned.messages)
+    assert {name: graph[name].layer.flops(graph[name].at, ((0, 2), (0, 6))) for name in ("norm", "down", "gate")} == {
+        "norm": 72.0,
+        "down": 2.0 * 12 * 12,
+        "gate": 12.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "parts"),
+    [
+        ((6,), (2, 3), 2),
+        ((2, 3), (6,), 2),
+        ((4, 6), (6, 4), 2),
+        ((3, 4), (4, 3), 1),
+        ((4, 2, 3), (4, 6), 4),
+        ((1,), (), 1),
+        ((), (1, 1), 1),
+    ],
+)
+def test_a_reshape_is_split_where_rows_end_together(given: Shape, found: Shape, parts: int) -> None:
+    graph = Graph([Node("inputs", Source(given)), Node("layer", Reshape(found), "inputs")])
+    assert graph["layer"].layer.most_parts(graph["layer"].at) == parts
+    given_and_found = torch.arange(math.prod(given)).reshape(1, *given), torch.arange(math.prod(found)).reshape(1, *found)
+    for placed in Partitioned(graph, spread(graph, parts)).parts:
+        boxes = placed.part.needs[0], placed.part.box
+        one, other = (numbers[(0, *(slice(*side) for side in box))] for numbers, box in zip(given_and_found, boxes, strict=True))
+        assert one.flatten().tolist() == other.flatten().tolist()
+
+
 def test_what_is_drawn_is_the_same_wherever_a_part_is_computed_and_another_for_each_part() -> None:
     """It depends on the minibatch's seed and the part, and on nothing that happened before."""
     masks: list[torch.Tensor] = []
@@ -222,6 +321,15 @@ def test_what_is_drawn_is_the_same_wherever_a_part_is_computed_and_another_for_e
     same(there.gradients, here.gradients)
     again = run_partitioned(Partitioned(graph, spread(graph, 2)), state, batch._replace(seed=10))
     assert again.loss != here.loss
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "logistic"])
+@pytest.mark.parametrize("wrong", [-100, -1, 4])
+def test_a_target_that_is_no_class_is_refused_and_not_left_out(loss: str, wrong: int) -> None:
+    graph = with_loss(Graph([Node("inputs", Source((5,))), Node("outputs", Dense(4), "inputs")]), loss)
+    batch = Batch(torch.randn(3, 5), torch.tensor([0, wrong, 1]), seed=0)
+    with pytest.raises(DataError, match=f"a target of {wrong}; the network has classes 0 to 3"):
+        run_partitioned(Partitioned(graph, spread(graph, 3)), drawn_state(graph, 1), batch)
 
 
 def test_a_loss_needs_one_output_of_the_right_shape() -> None:

@@ -7,7 +7,7 @@ import pytest
 from core.graph import Graph, GraphError, Node
 from core.partitioning import Partitioned
 from models.catalogue import BUNDLED
-from models.layers import Add, Convolution, Dense, Elementwise, LocallyConnected, Mean, Normalised, Source, with_loss
+from models.layers import Add, Convolution, Dense, Elementwise, LocallyConnected, Mean, Normalised, Source, Whole, with_loss
 from models.placement import Found, balanced, by_hand, in_runs, metis, search, steps, told, units_of
 
 
@@ -124,6 +124,19 @@ def test_metis_leaves_no_machine_with_nothing_and_says_the_same_twice(machines):
     once = metis(SMALL, machines, 3)
     assert once == metis(SMALL, machines, 3)
     assert {machine for places in once.values() for machine in places} == set(range(machines))
+
+
+def test_metis_leaves_no_machine_idle_beside_one_that_has_a_layer_as_large_as_all_others_together():
+    """And says nothing of empty graphs on its own, which goes past Python to whoever reads what we print."""
+
+    def layer(number: int, flops: float) -> Node:
+        return Node(
+            f"layer-{number}", Whole((number,), (), lambda inputs, _: inputs[0], flops), f"layer-{number - 1}" if number else "inputs"
+        )
+
+    graph = Graph([Node("inputs", Source((32,))), layer(0, 2e4), *(layer(number, 1e3) for number in range(1, 15))])
+    found = Partitioned(graph, metis(graph, 8), 8)
+    assert sorted(found.flops_of(machine) for machine in range(8)) == [*[4e3] * 7, 4e4]
 
 
 def test_parts_that_landed_together_become_one_part():

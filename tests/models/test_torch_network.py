@@ -283,6 +283,31 @@ def test_running_statistics_can_be_taken_of_any_number_of_samples(monkeypatch: p
         assert network.evaluate(network.initial()).run().loss > 0
 
 
+class Kept(nn.Sequential):
+    """Whoever goes on with a trained network may keep its statistics."""
+
+    def train(self, mode: bool = True) -> Kept:
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_running_statistics_that_the_module_keeps_in_evaluation_stay_as_they_are() -> None:
+    given = data()
+    module = Kept(nn.Linear(INPUTS, 5), nn.BatchNorm1d(5), nn.BatchNorm1d(5), nn.Linear(5, CLASSES))
+    nn.init.uniform_(module[1].running_mean)  # type: ignore[arg-type]
+    mean = module[1].running_mean.clone()  # type: ignore[union-attr,operator]
+    network = TorchNetwork(module, given)
+    before = network.gradient(network.initial(), some(given, 4)).run().vector.clone()
+    network.evaluate(network.initial()).run()
+    assert torch.equal(network.gradient(network.initial(), some(given, 4)).run().vector, before)
+    state = network.state_dict(network.initial())
+    assert torch.equal(state["1.running_mean"], mean)
+    inputs, _ = given.train.pick(torch.arange(len(given.train)))
+    kept = (functional.linear(inputs, state["0.weight"], state["0.bias"]) - mean) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(state["2.running_mean"], kept.mean(0), rtol=1e-5, atol=1e-6)
+
+
 # what cannot be trained
 
 
@@ -295,11 +320,12 @@ def test_running_statistics_can_be_taken_of_any_number_of_samples(monkeypatch: p
             lambda: nn.Sequential(nn.Linear(INPUTS, 5), nn.Linear(5, CLASSES).double()),
             "parameters of torch.float32, torch.float64; allowed",
         ),
+        (lambda: nn.LazyLinear(CLASSES), "parameter 'weight' has no shape yet; allowed: a module that has been called once"),
         (lambda: mlp().half(), "parameters of torch.float16"),
         (lambda: nn.Linear(INPUTS + 1, CLASSES), "does not take inputs of shape (2, 6)"),
         (lambda: nn.LSTM(INPUTS, CLASSES), "returns a tuple; allowed: a tensor"),
     ],
-    ids=["no parameters", "all frozen", "mixed", "half", "other inputs", "a tuple"],
+    ids=["no parameters", "all frozen", "mixed", "lazy", "half", "other inputs", "a tuple"],
 )
 def test_a_module_that_cannot_be_trained_is_told(make: Any, said: str) -> None:
     with pytest.raises(NetworkError, match=r"model\.network") as caught:

@@ -146,6 +146,17 @@ def test_one_machine_has_the_whole_graph(scenario):
     assert (told["bytes_up"], told["crossings"]) == (0, [])
 
 
+def test_what_is_kept_whole_is_told_with_the_reason(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\ndef network(): return nn.Sequential(nn.Linear(64, 8), nn.PReLU(), nn.Linear(8, 10))\n"
+    )
+    file = tmp_path / "own.toml"
+    file.write_text(SCENARIO.replace('"timing"', '"real"').replace("layers = [64, 40, 10]", 'network = "own.py:network"'))
+    told = "layer '1' is kept whole: PReLU is none of the kinds that can be split"
+    assert told in simctl("graph", str(file)).stdout.splitlines()
+    assert json.loads(simctl("graph", str(file), "--json").stdout)["notes"] == [told]
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
