@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 from core.graph import Graph, Node
 from models.bundled import Bundled
-from models.layers import Contrast, Dense, LocallyConnected, Pool, Source
+from models.layers import Dense, Source
+from models.windows import Contrast, LocallyConnected, Pool
 
 STAGES = 3
 

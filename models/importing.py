@@ -2,7 +2,7 @@
 
 The module is traced, and run twice to see what flows between its operations.  Every operation whose output has the samples in its first
 dimension becomes a layer; what lies between these (sizes, tuples, transposed tensors) belongs to the layer that takes it.  Standard layers
-become the kinds of `models/layers.py`; all else is kept whole, and `Graph.notes` says what and why.  In the end the graph and the module
+become the kinds of `models/layers.py` and its neighbours; all else is kept whole, and `Graph.notes` says what and why.  In the end the graph and the module
 compute the same minibatch, and must agree.
 """
 
@@ -27,7 +27,8 @@ from models import importing_rules as rules
 from models.arranging import Permute, Reshape, Slice
 from models.errors import NetworkError
 from models.graph_module import GraphModule
-from models.layers import LOSSES, Add, Dense, Elementwise, Rows, Source, Whole
+from models.layers import Add, Dense, Elementwise, Rows, Source, Whole
+from models.losses import LOSSES
 from models.user import told
 
 SAMPLES = 2, 3

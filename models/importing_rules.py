@@ -17,7 +17,8 @@ from torch.nn import functional
 from core.boxes import Shape
 from core.graph import Layer
 from models.arranging import Concatenate
-from models.layers import Convolution, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Pool, Rows, Sides, both
+from models.layers import Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Rows
+from models.windows import Convolution, Pool, Sides, both
 
 
 def maximum(

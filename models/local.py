@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from core.graph import Graph, Node
 from models.bundled import Bundled
-from models.layers import Contrast, Dense, Elementwise, LocallyConnected, Pool, Source
+from models.layers import Dense, Elementwise, Source
+from models.windows import Contrast, LocallyConnected, Pool
 
 SIDE, CLASSES = 8, 10
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from core.graph import Graph, GraphError, Node, Setting
 from core.partitioning import Partitioned, Placement, check
-from models.layers import ByClasses
+from models.losses import ByClasses
 
 CHUNKS = 8, 3
 """Into how many pieces METIS may cut what one machine computes, of few machines and of many: one of them is what machines can differ by."""

@@ -21,7 +21,7 @@ from models.bundled import Bundled
 from models.data import Batch, Data, Samples
 from models.errors import DataError, NetworkError
 from models.graph_module import GraphModule
-from models.layers import check_classes, with_loss
+from models.losses import check_classes, with_loss
 from models.mlp import Layered
 from models.partitioned import TorchPartition, gathered, scattered
 from models.user import seeded, told

@@ -27,7 +27,7 @@ from core.vector import cut
 from core.work import Minibatches, Network, Partition, Portioned
 from models.catalogue import BUNDLED
 from models.errors import InputError
-from models.layers import with_loss
+from models.losses import with_loss
 from models.phantom_network import PhantomNetwork, PhantomPartition
 from models.tally import Counting, TallyNetwork
 from scenarios import toml

@@ -14,24 +14,9 @@ from torch.nn import functional
 from core.boxes import Shape, extent
 from core.graph import Graph, Node
 from models.arranging import Concatenate, Permute, Reshape, Slice
-from models.layers import (
-    TINY,
-    Add,
-    Contrast,
-    Convolution,
-    Dense,
-    Elementwise,
-    LayerNorm,
-    Linear,
-    LocallyConnected,
-    Mean,
-    Normalised,
-    Pool,
-    Rows,
-    Source,
-    Whole,
-    with_loss,
-)
+from models.layers import TINY, Add, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Rows, Source, Whole
+from models.losses import with_loss
+from models.windows import Contrast, Convolution, LocallyConnected, Pool
 
 
 def layer_norm(inputs: Any, weights: Mapping[str, Any]) -> torch.Tensor:

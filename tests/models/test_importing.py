@@ -19,7 +19,9 @@ from models.data import Batch
 from models.errors import NetworkError
 from models.graph_module import GraphModule
 from models.importing import graph_of
-from models.layers import Convolution, Dense, Elementwise, Mean, Source, with_loss
+from models.layers import Dense, Elementwise, Mean, Source
+from models.losses import with_loss
+from models.windows import Convolution
 from tests.models.driver import run_partitioned
 from tests.models.graphs import placements, spread
 

@@ -20,22 +20,10 @@ from models.catalogue import BUNDLED
 from models.data import Batch
 from models.errors import DataError
 from models.graph_module import GraphModule
-from models.layers import (
-    Add,
-    Contrast,
-    Convolution,
-    Dense,
-    Elementwise,
-    LayerNorm,
-    Linear,
-    LocallyConnected,
-    Mean,
-    Normalised,
-    Pool,
-    Source,
-    with_loss,
-)
+from models.layers import Add, Dense, Elementwise, LayerNorm, Linear, Mean, Normalised, Source
+from models.losses import with_loss
 from models.placement import balanced, metis, search
+from models.windows import Contrast, Convolution, LocallyConnected, Pool
 from tests.models.driver import run_partitioned
 from tests.models.graphs import drawn_batch, drawn_state, graphs, lossless_graphs, placements, plain_loss, plain_outputs, spread, staggered
 from tests.models.plain_networks import SMALL, plain_gradient

@@ -7,8 +7,10 @@ import pytest
 from core.graph import Graph, GraphError, Node
 from core.partitioning import Partitioned
 from models.catalogue import BUNDLED
-from models.layers import Add, Convolution, Dense, Elementwise, LocallyConnected, Mean, Normalised, Source, Whole, with_loss
+from models.layers import Add, Dense, Elementwise, Mean, Normalised, Source, Whole
+from models.losses import with_loss
 from models.placement import Found, balanced, by_hand, in_runs, metis, search, steps, told, units_of
+from models.windows import Convolution, LocallyConnected
 
 
 def mlp(*widths: int) -> Graph:

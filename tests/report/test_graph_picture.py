@@ -12,8 +12,10 @@ from click.testing import CliRunner, Result
 from core.graph import Graph, Node
 from core.partitioning import Partitioned
 from models.catalogue import BUNDLED
-from models.layers import Add, Contrast, Convolution, Dense, Elementwise, LocallyConnected, Pool, Source, with_loss
+from models.layers import Add, Dense, Elementwise, Source
+from models.losses import with_loss
 from models.placement import balanced, metis
+from models.windows import Contrast, Convolution, LocallyConnected, Pool
 from report.graph_figures import Figures, scaled
 from report.graph_picture import draw
 from sim.cli import main

@@ -174,7 +174,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_was_learnt(scenario: Callable[...,
         ("def net(): return 7", "returned a int"),
         ("def net(): raise RuntimeError('my fault')", "RuntimeError: my fault (line 1 of"),
         (
-            "from models.layers import *\ndef net(): return Graph([Node('x', Source((64,))), *(Node(one, Dense(9), 'x') for one in 'ab')])",
+            "from core.graph import Graph, Node\nfrom models.layers import *\ndef net(): return Graph([Node('x', Source((64,))), *(Node(one, Dense(9), 'x') for one in 'ab')])",
             "model.network: the graph has the outputs a, b apart from its loss; allowed: one",
         ),
         ("import nothing_of_that_name", "cannot be loaded: ModuleNotFoundError"),

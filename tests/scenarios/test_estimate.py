@@ -12,8 +12,9 @@ from core import chance
 from core.graph import Graph, GraphError, Node
 from core.journal import read
 from core.partitioning import Partitioned
-from models.layers import Convolution, Dense, Source
+from models.layers import Dense, Source
 from models.placement import balanced
+from models.windows import Convolution
 from scenarios.estimate import minibatch_seconds
 from scenarios.partitions import check_parts_memory, chosen, placement_of, room
 from scenarios.plan import plan

@@ -34,7 +34,7 @@ from exec.role import limits
 from models.bundled import Bundled
 from models.catalogue import BUNDLED
 from models.data import Batch
-from models.layers import with_loss
+from models.losses import with_loss
 from models.partitioned import TorchPartition, scattered
 from models.torch_network import TorchNetwork
 from scenarios.load import validate
