@@ -24,9 +24,9 @@ from typing import Any, Protocol
 from core.coordination import Task
 from core.inbox import Inbox
 from core.job import Job, partition_number, replica_name, role_number
-from core.lane import Flight
-from core.messages import Accepted, CallFailed, Finished, Refused, Request
+from core.messages import Finished, Refused
 from core.node import Node
+from core.outbox import Outbox
 from core.partitioning import Partitioned
 from core.passing import Overdue, Pass, Word
 from core.phases import Arrival, Expected, Ledger, Phase, Phases, phases_of
@@ -83,12 +83,11 @@ class Together:
         self.names = [replica_name(role_number(node.name), machine) for machine in range(partitioned.machines)]
         self.first = self.machine == 0
         self.phases = phases_of(partitioned, self.machine)
-        self.inbox = Inbox(node, self.names, self.phases.expected, self.delivered, self.again)
+        self.outbox = Outbox(node, job.deadline_s, self.turned_away)
+        self.inbox = Inbox(node, self.names, self.phases.expected, self.delivered, self.outbox.again)
         self._round = 0
         self._met = False
         """Is every machine known to live this life?  One that has not begun it would not hear what it is told."""
-        self._told: list[Pass] = []
-        """Of this minibatch, in case that somebody asks for it again."""
         self._watch: asyncio.TimerHandle | None = None
         self._watched = 0
         self._finished = self._leaving = self._over = False
@@ -98,7 +97,6 @@ class Together:
         self._words: list[Word] = []
         self._news: asyncio.Future[None] | None = None
         self._refused: Refused | None = None
-        self._repeating: set[asyncio.Task[None]] = set()
 
     # one minibatch
 
@@ -137,8 +135,7 @@ class Together:
             for arrival, vector in zip(leaving, vectors, strict=True):
                 sent, nbytes = sent + 1, nbytes + vector.nbytes
                 crossing = Pass(self._round, arrival.phase, arrival.message, vector)
-                self._told.append(crossing)
-                self.node.tell(self.peer(arrival), crossing)
+                self.outbox.tell(self.peer(arrival), crossing)
             while ledger.waits:
                 await self.news()
             came, self._came = self._came, []
@@ -189,7 +186,7 @@ class Together:
         self.enter()
         word.round = self._round
         if not self.first:
-            self.send(self.names[0], word)
+            self.outbox.send(self.names[0], word)
             result = (await self.words(1))[0]
             self.ended()
             return result
@@ -212,12 +209,12 @@ class Together:
 
     def tell_all(self, word: Word) -> None:
         for name in self.names[1:]:
-            self.send(name, word)
+            self.outbox.send(name, word)
 
     def ended(self) -> None:
         """Every machine has come to the end of the round."""
         self._met = True
-        self._told.clear()
+        self.outbox.forget()
 
     # messages
 
@@ -239,13 +236,6 @@ class Together:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    def again(self, overdue: Overdue, peer: str) -> None:
-        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told."""
-        asked = {("up", number) for number in overdue.up} | {("down", number) for number in overdue.down}
-        for told in self._told:
-            if told.round == overdue.round and (told.phase, told.message) in asked:
-                self.send(peer, told)
-
     def watch(self) -> None:
         """Look after a while whether it is this minibatch still."""
         if self._watch is None:
@@ -261,47 +251,8 @@ class Together:
             for expected in self._ledger.missing():
                 missing[expected.machine][expected.arrival.phase].append(expected.arrival.message)
             for machine, numbers in missing.items():
-                self.ask(self.names[machine], Overdue(self._round, tuple(numbers["up"]), tuple(numbers["down"])))
+                self.outbox.ask(self.names[machine], Overdue(self._round, tuple(numbers["up"]), tuple(numbers["down"])))
         self.watch()
-
-    def ask(self, peer: str, overdue: Overdue) -> None:
-        """Once: it is asked again as long as it is overdue."""
-        self.node.call(peer, overdue).add_done_callback(self.heard)
-
-    def send(self, peer: str, request: Request[Any]) -> None:
-        """Have it arrive, however often that takes."""
-        self.node.call(peer, request).add_done_callback(lambda call: self.answered(peer, request, call))
-
-    def answered(self, peer: str, request: Request[Any], call: asyncio.Future[Any]) -> None:
-        if self.heard(call):
-            task = asyncio.ensure_future(self.repeat(peer, request))
-            self._repeating.add(task)
-            task.add_done_callback(self._repeating.discard)
-
-    def heard(self, call: asyncio.Future[Any]) -> bool:
-        """What became of a call: is it worth repeating?"""
-        if call.cancelled():
-            return False
-        error = call.exception()
-        if isinstance(error, Refused):
-            self.turned_away(error)
-            return False
-        if error is not None and not isinstance(error, CallFailed):
-            raise error
-        return error is not None or not isinstance(call.result(), Accepted)
-
-    async def repeat(self, peer: str, request: Request[Any]) -> None:
-        """Until it is there, or of no use any more."""
-        pause_s = self.deadline_s / 16
-        while True:
-            await asyncio.sleep(pause_s * (0.5 + self.node.random.random()))
-            pause_s = min(2 * pause_s, self.deadline_s)
-            try:
-                if isinstance(await Flight(self.node, peer, request, self.deadline_s).arrival(), Accepted):
-                    return
-            except Refused as error:
-                self.turned_away(error)
-                return
 
     def turned_away(self, error: Refused) -> None:
         self._refused = error

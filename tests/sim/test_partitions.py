@@ -14,6 +14,7 @@ from hypothesis import currently_in_test_context, given, note, settings
 from core.inbox import Inbox
 from core.messages import Accepted, Request, Sender
 from core.node import Outcome
+from core.outbox import Outbox
 from core.passing import Overdue, Pass, Word
 from core.team import Together
 from scenarios.network import HEADER_BYTES
@@ -157,7 +158,7 @@ def test_what_gets_lost_between_the_machines_of_a_replica_is_asked_for_again(mon
 
 def ask_for_nothing(patch: pytest.MonkeyPatch) -> None:
     """What is lost is waited for, and that is all."""
-    patch.setattr(Together, "ask", lambda *_: None)
+    patch.setattr(Outbox, "ask", lambda *_: None)
 
 
 def push_at_once(patch: pytest.MonkeyPatch) -> None:
