@@ -18,9 +18,10 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import click
@@ -35,8 +36,8 @@ Tables = dict[str, Any]
 NETWORKS = {"speech": "speech, 42M", "image-80m": "images, 80M", "image-330m": "images, 330M", "image-1.7b": "images, 1.7B"}
 MACHINES = (1, 2, 4, 6, 8, 10, 12, 16, 24, 32, 48, 64, 81, 100, 128)
 QUICK = (1, 2, 4, 8, 16, 32)
-SEEDS, SEEDS_OF_MANY, MANY = 12, 4, 24
-"""Other machines, other luck; of more machines than `MANY`, which are alike on average, fewer."""
+SEEDS, MOST_SEEDS, ERROR = 12, 40, 0.01
+"""Other machines, other luck: so many, and more until the standard error of the mean is so small a part of it."""
 MEASURED = 3
 """Minibatches of each."""
 
@@ -74,9 +75,9 @@ class Point(NamedTuple):
     machines: int
     seconds: float
     """For a minibatch."""
-    lowest: float
-    highest: float
-    """Of the seeds."""
+    error: float
+    """The standard error of that, a mean over so many seeds."""
+    seeds: int
     computing: float
     """Share of the time that its machines compute."""
     wall_s: float
@@ -133,26 +134,29 @@ def fetching(run: Run) -> bool:
 # one figure
 
 
-def point(network: str, machines: int, cluster: Tables, seeds: int, batch: int) -> Point:
+def point(network: str, machines: int, cluster: Tables, batch: int, error: float = ERROR) -> Point:
     began = time.monotonic()
-    found = [minibatch_seconds(network, machines, cluster, seed, batch) for seed in range(seeds)]
-    seconds = [one for one, _ in found]
-    return Point(
-        network, machines, fmean(seconds), min(seconds), max(seconds), fmean(share for _, share in found), time.monotonic() - began
-    )  # fmt: skip
+    seconds: list[float] = []
+    shares: list[float] = []
+    while len(seconds) < SEEDS or (len(seconds) < MOST_SEEDS and standard_error(seconds) > error * fmean(seconds)):
+        one, share = minibatch_seconds(network, machines, cluster, len(seconds), batch)
+        seconds.append(one)
+        shares.append(share)
+    return Point(network, machines, fmean(seconds), standard_error(seconds), len(seconds), fmean(shares), time.monotonic() - began)
+
+
+def standard_error(found: Sequence[float]) -> float:
+    return float(stdev(found) / len(found) ** 0.5)
 
 
 def points(networks: Sequence[str], machines: Sequence[int], cluster: Tables, batch: int, processes: int) -> Iterator[Point]:
     """In any order; the longest begin first."""
-    jobs = [
-        (network, count, cluster, SEEDS if count <= MANY else SEEDS_OF_MANY, batch)
-        for count in sorted(machines, reverse=True)
-        for network in networks
-    ]
+    jobs = [(network, count, cluster, batch) for count in sorted(machines, reverse=True) for network in networks]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for future in as_completed([pool.submit(point, *job) for job in jobs]):
             one = future.result()
-            click.echo(f"  {one.network} on {one.machines}: {one.seconds:.4g} s   ({one.wall_s:.0f} s of wall time)", err=True)
+            told = f"{one.network} on {one.machines}: {one.seconds:.4g} s, give or take {one.error:.2g} ({one.seeds} seeds)"
+            click.echo(f"  {told}   {one.wall_s:.0f} s of wall time", err=True)
             yield one
 
 
@@ -179,7 +183,9 @@ def table(found: Sequence[Point]) -> Iterator[str]:
         ours = by_network.get(network, {}).get(machines)
         if ours is not None:
             how = "fitted" if network == FITTED else "predicted"
-            yield f"paper: {network} on {machines} machines {said:g}{'' if network == FITTED else ' or more'}; here {ours:.2f}, {how}"
+            one = next(one for one in found if (one.network, one.machines) == (network, machines))
+            more, give = "" if network == FITTED else " or more", ours * one.error / one.seconds
+            yield f"paper: {network} on {machines} machines {said:g}{more}; here {ours:.2f}, give or take {give:.2f}, {how}"
 
 
 def save(found: Sequence[Point], out: Path) -> None:
@@ -232,11 +238,11 @@ def fits(speeds: Sequence[int], sigmas: Sequence[float], batch: int) -> Iterator
         while high / low > 1.05:
             median = (low * high) ** 0.5
             cluster = with_numbers(speed, median, sigma)
-            alone, here = (point(FITTED, machines, cluster, SEEDS, batch).seconds for machines in (1, at))
+            alone, here = (point(FITTED, machines, cluster, batch, inf).seconds for machines in (1, at))
             low, high = (median, high) if alone / here > wanted else (low, median)
         cluster = with_numbers(speed, (low * high) ** 0.5, sigma)
-        found = [point(FITTED, machines, cluster, SEEDS, batch) for machines in (1, *NEAR_THE_PEAK)]
-        found += [point(other, machines, cluster, 1, batch) for machines in (1, others_at)]
+        found = [point(FITTED, machines, cluster, batch, inf) for machines in (1, *NEAR_THE_PEAK)]
+        found += [point(other, machines, cluster, batch, inf) for machines in (1, others_at)]
         curve = speedups(found, FITTED)
         told = "".join(f"{curve[machines]:>7.2f}" for machines in NEAR_THE_PEAK)
         yield f"{speed:>8}{sigma:>6}{(low * high) ** 0.5:>7.0f} us{told}{speedups(found, other)[others_at]:>20.1f}"
