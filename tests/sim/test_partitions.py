@@ -19,9 +19,10 @@ from core.passing import Overdue, Pass, Word
 from core.team import Together
 from scenarios.network import HEADER_BYTES
 from scenarios.plan import plan
+from sim import oracles
 from sim.calls import REQUEST
 from sim.network import Latency as Network
-from sim.strategies import Tables, scenario, tables, toml
+from sim.strategies import Tables, samples_for, scenario, tables, toml
 from tests.sim.schedules import crash
 from tests.sim.trials import Trial, trial, wrong
 
@@ -153,6 +154,31 @@ def test_what_gets_lost_between_the_machines_of_a_replica_is_asked_for_again(mon
     assert not asked
 
 
+def in_batches(*faults: Tables) -> Tables:
+    """The same machines with Sandblaster's portions of batches, of which there are not enough for both replicas all the time."""
+    protocol = {
+        "kind": "sandblaster", "replicas": 2, "shards": 3, "portions": 8, "bundle": 2, "detect_within": "10 s", "deadline": "1 s",
+        "stop": {"iterations": 6},
+    }  # fmt: skip
+    data = {"source": "synthetic", "samples": samples_for(8)}
+    return split(*faults) | {"protocol": protocol, "data": data, "give_up_after": "100 s"}
+
+
+SLOW_NEWS = {"model": "latency", "nic": "10 MB/s", "latency": {"lognormal": {"median": "5 ms", "sigma": 1.5}}}
+"""One message in a hundred is under way for more than 160 ms: what was sent later comes earlier, by a whole round or two."""
+
+
+@pytest.mark.parametrize(
+    "made", [in_batches(*({**loss, "for": "20 s"} for loss in LOSSES)), in_batches() | {"network": SLOW_NEWS}], ids=["lost", "slow"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_machine_does_not_run_away_from_those_who_have_not_heard_what_comes_next(made: Tables, seed: int) -> None:
+    done = oracles.trial(scenario(made | {"seed": seed}))
+    assert wrong(done) == []
+    assert not [record for record in done.records if record.event == "refused"]
+    assert {life for _, life, _ in grants(done, "replica")} == {1}
+
+
 # planted bugs
 
 
@@ -189,8 +215,7 @@ def remember_too_well(patch: pytest.MonkeyPatch) -> None:
     def enter(self: Inbox, number: int) -> None:
         self.round = number
         self._seen = {number: self._seen.get(number - 1, 0) | self._seen.get(number, 0)}
-        early, self._early = self._early, []
-        for key, kept in early:
+        for key, kept in self._early.pop(number, ()):
             self.deliver(key, kept)
 
     patch.setattr(Inbox, "enter", enter)
