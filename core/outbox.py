@@ -30,11 +30,14 @@ class Outbox:
         self.node.tell(peer, crossing)
 
     def again(self, overdue: Overdue, peer: str) -> None:
-        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told."""
+        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told.
+
+        Once more, for it will ask once more: what is only slow to come would else be sent ever more often, and be ever slower.
+        """
         asked = {("up", number) for number in overdue.up} | {("down", number) for number in overdue.down}
         for to, told in self._told:
             if to == peer and told.round == overdue.round and (told.phase, told.message) in asked:
-                self.send(peer, told)
+                self.node.tell(peer, told)
 
     def forget(self) -> None:
         """All that was told has come."""

@@ -154,6 +154,20 @@ def test_what_gets_lost_between_the_machines_of_a_replica_is_asked_for_again(mon
     assert not asked
 
 
+@pytest.mark.parametrize("model", ["fifo", "fair"])
+def test_what_is_only_slow_is_not_made_slower_by_asking_for_it(model: str) -> None:
+    """A minibatch's messages take two seconds, and most of that time nothing new comes to somebody."""
+    bytes_ = {}
+    for deadline in ("20 s", "300 ms"):
+        made = split(batch=4000, deadline=deadline, detect_within="20 s", stop={"updates": 10})
+        made["cluster"] |= {"speed": "1.44 GFLOP/s"}
+        made["network"] |= {"model": model, "nic": "1 MB/s"}
+        done = oracles.trial(scenario(made | {"give_up_after": "100 s"}))
+        assert wrong(done) == []
+        bytes_[deadline] = done.run.cluster.network.bytes
+    assert bytes_["300 ms"] < 2 * bytes_["20 s"]
+
+
 def in_batches(*faults: Tables) -> Tables:
     """The same machines with Sandblaster's portions of batches, of which there are not enough for both replicas all the time."""
     protocol = {
