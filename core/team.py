@@ -253,18 +253,17 @@ class Together:
     def look(self) -> None:
         """Ask for what is missing if nothing has come for so long, and be more patient then: it may only be slow."""
         self._watch = None
-        if self._ledger is None:
-            return  # until the next minibatch
         if self.seen() != self._seen:
             self._patience_s = self.deadline_s
-        elif self._ledger.waits:
+        elif self._ledger is not None and self._ledger.waits:
             self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE * self.deadline_s)
             missing: defaultdict[int, dict[Phase, list[int]]] = defaultdict(lambda: {"up": [], "down": []})
             for expected in self._ledger.missing():
                 missing[expected.machine][expected.arrival.phase].append(expected.arrival.message)
             for machine, numbers in missing.items():
                 self.outbox.ask(self.names[machine], Overdue(self._round, tuple(numbers["up"]), tuple(numbers["down"])))
-        self.watch()
+        if self._ledger is not None:
+            self.watch()  # else with the next minibatch
 
     def turned_away(self, error: Refused) -> None:
         self._refused = error
