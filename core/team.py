@@ -178,6 +178,7 @@ class Together:
             self.enter()
             if isinstance(answer, Finished):
                 self.tell_all(Word(self._round, finished=True))
+                await self.outbox.sent()
             else:
                 self.tell_all(Word(self._round, point=answer.point, portions=answer.portions))
             return answer
@@ -202,6 +203,8 @@ class Together:
             sum(values) if values else None,
         )  # fmt: skip
         self.tell_all(result)
+        if result.finished:
+            await self.outbox.sent()
         return result
 
     async def words(self, count: int) -> list[Word]:
