@@ -101,7 +101,7 @@ class Agent:
                 self.hands.start(process)
 
     def ended(self, process: Process, outcome: str, how: str) -> None:
-        """One of its processes is over."""
-        if process in self.processes:
+        """One of its processes is over; not by itself, once the agent is: then its last word says so of all of them."""
+        if process in self.processes and not self._over.done():
             self.processes[process] = End(process, outcome, how)
             self.report()

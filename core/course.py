@@ -77,13 +77,20 @@ class Course(Lives):
             # A shard may lose what it had finished; then those who thought the job over are needed again.
             awake = min((role.heard_s for role in shards if role.state is State.UP and not role.status.finished), default=0.0)
             for unit in self.units("replica"):
-                if all(role.state is State.ENDED and role.heard_s + self.timings.beat_s < awake for role in unit):
-                    for role in unit:
-                        role.state, self.dirty = State.WAITING, True
+                if any(role.state is State.ENDED and role.heard_s + self.timings.beat_s < awake for role in unit):
+                    self.call_back(unit)
             given_up = [unit[0] for unit in self.units("replica") if any(role.state is State.GIVEN_UP for role in unit)]
             if (left := len(self.units("replica")) - len(given_up)) < self.needed:
                 too_few = f"only {left} of the {self.needed} replicas that it takes are left" if left else "no replica is left"
                 self.conclude("failed", f"{too_few}; {given_up[-1].name}: {given_up[-1].note}")
+
+    def call_back(self, unit: list[Role]) -> None:
+        """A replica is to live again, of which at least one machine has ended: another may wait for a word that was lost with it."""
+        for role in unit:
+            if role.process is not None:
+                self.record("lost", role.name, role.life, note="others of its replica have ended")
+                self.release(role, State.WAITING)
+            role.state, self.dirty = State.WAITING, True
 
     def conclude(self, verdict: str, reason: str) -> None:
         """The job comes to its end; the first verdict stays."""

@@ -1,11 +1,12 @@
 """Where one machine of a replica receives what the others send: each thing once, kept until the round that it is for.
 
-All machines of a replica live the same life, and go through the same rounds, at most one apart.  What is of an earlier life is refused; what
+All machines of a replica live the same life, and go through the same rounds, at most two apart.  What is of an earlier life is refused; what
 comes again is acknowledged again and dropped; what is of a later life has come too early, and its sender must try again, or be asked.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from core.node import Node, Outcome
 from core.passing import Overdue, Pass, Word
 from core.phases import Arrival, Expected, Phase
 
-AHEAD = 1
-"""Rounds that another machine can be ahead: nobody begins one before all have ended the last but one."""
+AHEAD = 2
+"""Rounds that another machine can be ahead: nobody ends the one in which all say that they are through before all are there.  Then the
+first machine may tell what comes next, and a minibatch begin, while the news of that end has yet to reach somebody; or whoever needs
+nothing of the first machine be through with a minibatch that it has not begun."""
 
 
 KEPT = Outcome(Accepted(0))
@@ -36,8 +39,8 @@ class Inbox:
         """
         self.node, self.names, self.expected, self.deliver, self.again = node, names, expected, deliver, again
         self.unit, self.round = unit_of(node.name), 0
-        self._early: list[tuple[Expected | str, Any]] = []
-        """For the next round."""
+        self._early: defaultdict[int, list[tuple[Expected | str, Any]]] = defaultdict(list)
+        """For the next rounds, by round."""
         self._seen: dict[int, int] = {}
         """Of each round: bits, of the messages first and then of the words."""
 
@@ -65,7 +68,7 @@ class Inbox:
         return self.keep(1 << (len(self.expected) + partition_number(sender.name)), sender.name, request, sender)
 
     def keep(self, bit: int, key: Expected | str, request: Pass | Word, sender: Sender) -> Outcome:
-        """If it is of this life, and comes for the first time, in this round or the next."""
+        """If it is of this life, and comes for the first time, in this round or one of the next."""
         number = request.round
         if sender.incarnation != self.node.incarnation:
             return self.other_life(sender)
@@ -80,7 +83,7 @@ class Inbox:
             if number == self.round:
                 self.deliver(key, kept)
             else:
-                self._early.append((key, kept))
+                self._early[number].append((key, kept))
         return KEPT
 
     def overdue(self, request: Overdue, sender: Sender) -> Outcome:
@@ -108,6 +111,5 @@ class Inbox:
         """A round begins, and the one before is over."""
         self.round = number
         self._seen.pop(number - 1, None)
-        early, self._early = self._early, []
-        for key, kept in early:
+        for key, kept in self._early.pop(number, ()):
             self.deliver(key, kept)

@@ -22,6 +22,7 @@ class Outbox:
         """`turned_away`: is told when another machine says that it lives a later life."""
         self.node, self.deadline_s, self.turned_away = node, deadline_s, turned_away
         self._told: list[tuple[str, Pass]] = []
+        self._sending: set[asyncio.Future[Any]] = set()
         self._repeating: set[asyncio.Task[None]] = set()
 
     def tell(self, peer: str, crossing: Pass) -> None:
@@ -30,11 +31,14 @@ class Outbox:
         self.node.tell(peer, crossing)
 
     def again(self, overdue: Overdue, peer: str) -> None:
-        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told."""
+        """Another machine has waited for long: what it was told may be lost.  What has not been computed yet it will be told.
+
+        Once more, for it will ask once more: what is only slow to come would else be sent ever more often, and be ever slower.
+        """
         asked = {("up", number) for number in overdue.up} | {("down", number) for number in overdue.down}
         for to, told in self._told:
             if to == peer and told.round == overdue.round and (told.phase, told.message) in asked:
-                self.send(peer, told)
+                self.node.tell(peer, told)
 
     def forget(self) -> None:
         """All that was told has come."""
@@ -48,12 +52,20 @@ class Outbox:
         """Have it arrive, however often that takes."""
 
         def answered(call: asyncio.Future[Any]) -> None:
+            self._sending.discard(call)
             if self.failed(call):
                 task = asyncio.ensure_future(self.repeat(peer, request))
                 self._repeating.add(task)
                 task.add_done_callback(self._repeating.discard)
 
-        self.node.call(peer, request).add_done_callback(answered)
+        call = self.node.call(peer, request)
+        self._sending.add(call)
+        call.add_done_callback(answered)
+
+    async def sent(self) -> None:
+        """Wait for what becomes of the words that are under way: whoever ends breaks them off."""
+        if self._sending:
+            await asyncio.wait(self._sending)
 
     def failed(self, call: asyncio.Future[Any]) -> bool:
         """Is it worth repeating?"""

@@ -145,6 +145,11 @@ class Ledger:
         self._ready = [place for place, count in enumerate(self._waits_for) if not count]
 
     @property
+    def come(self) -> int:
+        """What has come: a bit of each message."""
+        return self._come
+
+    @property
     def done(self) -> bool:
         """Is everything computed, and has everything come?"""
         return not self._left and not self._missing

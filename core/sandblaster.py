@@ -39,8 +39,6 @@ async def replica(node: Node, job: Job, model: Model, data: Portioned, team: Tea
         done = None
         if isinstance(task, Finished):
             return
-        if not task.portions:
-            continue
         if task.point != point or not keeps:
             if not await team.agree(well=await fetch_point(node, job, task.point, parameters)):
                 await asyncio.sleep(job.poll_s)  # the shards are not there yet, or there no more: the coordinator will know
@@ -53,8 +51,12 @@ async def replica(node: Node, job: Job, model: Model, data: Portioned, team: Tea
 
 
 async def ask(node: Node, job: Job, done: Done | None) -> Task | Finished:
-    """Report to the coordinator, and hear what to do next."""
-    return await Flight(node, COORDINATOR, Want(done), job.deadline_s).arrival()
+    """Report to the coordinator, and hear what to do next; asks again for as long as that is nothing."""
+    while True:
+        answer = await Flight(node, COORDINATOR, Want(done), job.deadline_s).arrival()
+        if isinstance(answer, Finished) or answer.portions:
+            return answer
+        done = None
 
 
 async def fetch_point(node: Node, job: Job, point: int, parameters: Any) -> bool:

@@ -32,6 +32,9 @@ from core.passing import Overdue, Pass, Word
 from core.phases import Arrival, Expected, Ledger, Phase, Phases, phases_of
 from core.work import Cost, Gradient, Network, Partition, Work
 
+LONGEST_PATIENCE = 8
+"""Deadlines without anything new before a machine asks again.  Had it always one, what is slow would be sent so often that it comes never."""
+
 
 class Team(Protocol):
     """What a driver asks of the machines of its replica."""
@@ -89,7 +92,8 @@ class Together:
         self._met = False
         """Is every machine known to live this life?  One that has not begun it would not hear what it is told."""
         self._watch: asyncio.TimerHandle | None = None
-        self._watched = 0
+        self._seen = 0, 0
+        self._patience_s = job.deadline_s
         self._finished = self._leaving = self._over = False
         self._ledger: Ledger | None = None
         self._came: list[tuple[Arrival, Any]] = []
@@ -174,6 +178,7 @@ class Together:
             self.enter()
             if isinstance(answer, Finished):
                 self.tell_all(Word(self._round, finished=True))
+                await self.outbox.sent()
             else:
                 self.tell_all(Word(self._round, point=answer.point, portions=answer.portions))
             return answer
@@ -198,6 +203,8 @@ class Together:
             sum(values) if values else None,
         )  # fmt: skip
         self.tell_all(result)
+        if result.finished:
+            await self.outbox.sent()
         return result
 
     async def words(self, count: int) -> list[Word]:
@@ -237,22 +244,29 @@ class Together:
             self._news.set_result(None)
 
     def watch(self) -> None:
-        """Look after a while whether it is this minibatch still."""
+        """Look after a while whether anything has come meanwhile."""
         if self._watch is None:
-            self._watched = self._round
-            self._watch = asyncio.get_running_loop().call_later(self.deadline_s, self.look)
+            self._seen = self.seen()
+            self._watch = asyncio.get_running_loop().call_later(self._patience_s, self.look)
+
+    def seen(self) -> tuple[int, int]:
+        """It changes with whatever comes."""
+        return self._round, 0 if self._ledger is None else self._ledger.come
 
     def look(self) -> None:
+        """Ask for what is missing if nothing has come for so long, and be more patient then: it may only be slow."""
         self._watch = None
-        if self._ledger is None:
-            return  # until the next minibatch
-        if self._round == self._watched and self._ledger.waits:
+        if self.seen() != self._seen:
+            self._patience_s = self.deadline_s
+        elif self._ledger is not None and self._ledger.waits:
+            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE * self.deadline_s)
             missing: defaultdict[int, dict[Phase, list[int]]] = defaultdict(lambda: {"up": [], "down": []})
             for expected in self._ledger.missing():
                 missing[expected.machine][expected.arrival.phase].append(expected.arrival.message)
             for machine, numbers in missing.items():
                 self.outbox.ask(self.names[machine], Overdue(self._round, tuple(numbers["up"]), tuple(numbers["down"])))
-        self.watch()
+        if self._ledger is not None:
+            self.watch()  # else with the next minibatch
 
     def turned_away(self, error: Refused) -> None:
         self._refused = error

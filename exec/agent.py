@@ -83,6 +83,7 @@ async def serve(charge: Charge) -> int:
             stopping = asyncio.ensure_future(stop.wait())
             beside = [asyncio.ensure_future(faults.run()), asyncio.ensure_future(relaying.run())]
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+            agent.end("")
             running.cancel()
             stopping.cancel()
             beside[0].cancel()

@@ -178,6 +178,22 @@ def test_its_last_word_is_that_it_leaves() -> None:
     assert [report.leaving for _, report in world.reports[-2:]] == [False, True]
 
 
+def test_what_ends_because_it_ends_is_told_by_its_last_word_alone() -> None:
+    """As if by itself, an evaluator's end was that of the job, and a shard's for good."""
+    world = World()
+    world.orders = Orders(1, (A, B))
+
+    async def leave() -> None:
+        world.agent.ended(A, "ended", "ended with exit code 0")
+        await world.agent.leave()
+
+    world.run(until=1.0)
+    world.agent.end("")
+    world.node.run(leave(), until=2.0)
+    assert not any(report.ended for _, report in world.reports)
+    assert world.reports[-1][1].leaving
+
+
 def test_it_does_not_wait_long_for_an_answer_to_its_last_word() -> None:
     world = World()
     world.at(0.9, lambda: setattr(world, "latency_s", 1e6))

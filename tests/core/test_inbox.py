@@ -45,6 +45,16 @@ def test_each_thing_is_kept_once_and_for_its_round(inbox: Inbox) -> None:
     assert len(got) == 2
 
 
+def test_what_comes_two_rounds_early_is_kept_for_its_own(inbox: Inbox) -> None:
+    got = inbox.node.got  # type: ignore[attr-defined]
+    assert isinstance(inbox.handle(crossing(3), FIRST).reply, Accepted)
+    assert isinstance(inbox.handle(Word(2), OTHER).reply, Accepted)
+    inbox.enter(2)
+    assert [key for key, _ in got] == [OTHER.name]
+    inbox.enter(3)
+    assert [key for key, _ in got] == [OTHER.name, UP]
+
+
 def test_what_is_asked_for_again_is_passed_on(inbox: Inbox) -> None:
     overdue = Overdue(1, (7,), ())
     assert isinstance(inbox.handle(overdue, OTHER).reply, Accepted)
@@ -58,7 +68,7 @@ def test_what_is_asked_for_again_is_passed_on(inbox: Inbox) -> None:
         (crossing(), OTHER, "message 5 up is not for replica/0/1 to have of replica/0/2"),
         (crossing(count=4), FIRST, "message 5 of 4 elements, not so many times 3"),
         (crossing(count=0), FIRST, "message 5 of 0 elements, not so many times 3"),
-        (crossing(3), FIRST, "round 3 is ahead of round 1"),
+        (crossing(4), FIRST, "round 4 is ahead of round 1"),
         (Word(1), STRANGER, "replica/1/0 is no machine of replica/0"),
         (Ask(), FIRST, "a machine of a replica does not serve Ask"),
         (Overdue(1, (7,), ()), FIRST, "message 7 is not for replica/0/0 to have of replica/0/1"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,6 +63,17 @@ def test_a_killed_agent_takes_its_roles_along_and_the_job_goes_on(job):
     running.until(lambda: len(since(running, again, "applied")()) > 100)
     hurt = [record for record in since(running, at, "crashed")() if record.node != lost.replace("machine", "agent")]
     assert not hurt, "other machines' roles live on"
+    good_end(running)
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_told_to_end_leaves_its_roles_to_others_and_the_job_goes_on(job):
+    running = job(LONGER, extra="[placement]\nmachines = 3\n").begin()
+    running.until(lambda: running.updates() > 100, within_s=90)
+    leaving, at = home(running, "evaluator"), running.now()
+    running.signal(leaving.replace("machine", "agent"), signal.SIGTERM)
+    running.until(since(running, at, "left", leaving))
+    running.until(since(running, at, "granted", "evaluator"))
     good_end(running)
 
 

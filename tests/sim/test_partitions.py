@@ -19,9 +19,10 @@ from core.passing import Overdue, Pass, Word
 from core.team import Together
 from scenarios.network import HEADER_BYTES
 from scenarios.plan import plan
+from sim import oracles
 from sim.calls import REQUEST
 from sim.network import Latency as Network
-from sim.strategies import Tables, scenario, tables, toml
+from sim.strategies import Tables, samples_for, scenario, tables, toml
 from tests.sim.schedules import crash
 from tests.sim.trials import Trial, trial, wrong
 
@@ -153,6 +154,58 @@ def test_what_gets_lost_between_the_machines_of_a_replica_is_asked_for_again(mon
     assert not asked
 
 
+@pytest.mark.parametrize("model", ["fifo", "fair"])
+def test_what_is_only_slow_is_not_made_slower_by_asking_for_it(model: str) -> None:
+    """A minibatch's messages take two seconds, and most of that time nothing new comes to somebody."""
+    bytes_ = {}
+    for deadline in ("20 s", "300 ms"):
+        made = split(batch=4000, deadline=deadline, detect_within="20 s", stop={"updates": 10})
+        made["cluster"] |= {"speed": "1.44 GFLOP/s"}
+        made["network"] |= {"model": model, "nic": "1 MB/s"}
+        done = oracles.trial(scenario(made | {"give_up_after": "100 s"}))
+        assert wrong(done) == []
+        bytes_[deadline] = done.run.cluster.network.bytes
+    assert bytes_["300 ms"] < 2 * bytes_["20 s"]
+
+
+def in_batches(*faults: Tables) -> Tables:
+    """The same machines with Sandblaster's portions of batches, of which there are not enough for both replicas all the time."""
+    protocol = {
+        "kind": "sandblaster", "replicas": 2, "shards": 3, "portions": 8, "bundle": 2, "detect_within": "10 s", "deadline": "1 s",
+        "stop": {"iterations": 6},
+    }  # fmt: skip
+    data = {"source": "synthetic", "samples": samples_for(8)}
+    return split(*faults) | {"protocol": protocol, "data": data, "give_up_after": "100 s"}
+
+
+SLOW_NEWS = {"model": "latency", "nic": "10 MB/s", "latency": {"lognormal": {"median": "5 ms", "sigma": 1.5}}}
+"""One message in a hundred is under way for more than 160 ms: what was sent later comes earlier, by a whole round or two."""
+
+
+@pytest.mark.parametrize(
+    "made", [in_batches(*({**loss, "for": "20 s"} for loss in LOSSES)), in_batches() | {"network": SLOW_NEWS}], ids=["lost", "slow"]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_machine_does_not_run_away_from_those_who_have_not_heard_what_comes_next(made: Tables, seed: int) -> None:
+    done = oracles.trial(scenario(made | {"seed": seed}))
+    assert wrong(done) == []
+    assert not [record for record in done.records if record.event == "refused"]
+    assert {life for _, life, _ in grants(done, "replica")} == {1}
+
+
+def test_a_replica_is_called_back_though_one_of_its_machines_never_heard_that_it_was_over() -> None:
+    """The last word is lost, and whoever said it has ended, a deadline later; then a shard loses what it had finished."""
+
+    def made(*faults: Tables) -> Tables:
+        return split(*faults, replicas=1, durability="none", stop={"updates": 6}, evaluate_every="5 s") | {"numerics": "real"}
+
+    ended_ms = 1000 * next(r.time_s for r in run(made()).records if (r.event, r.peer) == ("ended", "replica/0/0"))
+    lost = {"kind": "loss", "target": "replica/0/1", "at": f"{ended_ms - 2.5:.3f} ms", "for": "50 ms", "probability": 1.0}
+    done = run(made(lost, crash("shard/1", f"{ended_ms + 2000:.3f} ms", "200 ms")))
+    assert wrong(done) == []
+    assert [r.life for r in done.records if (r.event, r.node) == ("finished", "shard/1")] == [1, 2]
+
+
 # planted bugs
 
 
@@ -189,8 +242,7 @@ def remember_too_well(patch: pytest.MonkeyPatch) -> None:
     def enter(self: Inbox, number: int) -> None:
         self.round = number
         self._seen = {number: self._seen.get(number - 1, 0) | self._seen.get(number, 0)}
-        early, self._early = self._early, []
-        for key, kept in early:
+        for key, kept in self._early.pop(number, ()):
             self.deliver(key, kept)
 
     patch.setattr(Inbox, "enter", enter)
