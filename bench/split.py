@@ -1,8 +1,8 @@
 """How fast the simulator moves what passes between the machines of a replica: the 1.7B network of figure 3 on 81 machines, ten replicas of it.
 
-    python -m bench.split [--network image-1.7b] [--machines 81] [--replicas 10] [--minibatches 100] [--sharing fair] [--whole] [--json]
+    python -m bench.split [--network image-1.7b] [--machines 81] [--replicas 10] [--minibatches 100] [--sharing fair] [--plain] [--whole] [--json]
 
-Downpour, timing only, on the cluster of `bench/figure3.py`: every minibatch is some 20,000 messages between the machines of its replica,
+Downpour, timing only, on the cluster of `bench/figure3.py`, or on that of a scenario that says nothing of it (`--plain`): every minibatch is some 20,000 messages between the machines of its replica,
 beside pushes and fetches of 84 MB a machine, which share the same wires.  The run ends with the minibatch asked for; `--whole`
 has the shards end it, once they have applied the samples of so many: replicas compute on meanwhile, so it is more of them.
 
@@ -51,11 +51,12 @@ class Figures:
     digest: str
 
 
-def scenario_of(network: str, machines: int, replicas: int, minibatches: int, sharing: str) -> Tables:
+def scenario_of(network: str, machines: int, replicas: int, minibatches: int, sharing: str, *, plain: bool = False) -> Tables:
+    cluster: Tables = {"network": {}} if plain else CLUSTER
     return {
-        **CLUSTER,
+        **cluster,
         "numerics": "timing",
-        "network": {**CLUSTER["network"], "model": sharing},
+        "network": {**cluster["network"], "model": sharing},
         "model": {"network": network, "partitions": machines},
         "data": {"source": "synthetic", "samples": 2 * EPOCH, "held_out": 0.5},
         "protocol": {
@@ -65,11 +66,11 @@ def scenario_of(network: str, machines: int, replicas: int, minibatches: int, sh
     }  # fmt: skip
 
 
-def measure(network: str, machines: int, replicas: int, minibatches: int, sharing: str, *, whole: bool) -> Figures:
+def measure(network: str, machines: int, replicas: int, minibatches: int, sharing: str, *, plain: bool, whole: bool) -> Figures:
     bare = Bare()
     bare_s = sum(bare.turn() for _ in range(TURNS))
     began, began_wall = time.process_time(), time.monotonic()
-    scenario, mistakes = validate(scenario_of(network, machines, replicas, minibatches, sharing), "bench/split.py")
+    scenario, mistakes = validate(scenario_of(network, machines, replicas, minibatches, sharing, plain=plain), "bench/split.py")
     if scenario is None or mistakes:
         raise ScenarioError(mistakes)
     run = Run(scenario)
@@ -102,10 +103,11 @@ def measure(network: str, machines: int, replicas: int, minibatches: int, sharin
 @click.option("--replicas", default=10, show_default=True)
 @click.option("--minibatches", default=100, show_default=True, help="Of all replicas together.")
 @click.option("--sharing", type=click.Choice(list(MODELS)), default="fair", show_default=True, help="Model of the network.")
+@click.option("--plain", is_flag=True, help="On the default cluster and network.")
 @click.option("--whole", is_flag=True, help="To the end of the job.")
 @click.option("--json", "as_json", is_flag=True)
-def main(network: str, machines: int, replicas: int, minibatches: int, sharing: str, *, whole: bool, as_json: bool) -> None:
-    one = measure(network, machines, replicas, minibatches, sharing, whole=whole)
+def main(network: str, machines: int, replicas: int, minibatches: int, sharing: str, *, plain: bool, whole: bool, as_json: bool) -> None:
+    one = measure(network, machines, replicas, minibatches, sharing, plain=plain, whole=whole)
     if as_json:
         click.echo(json.dumps(asdict(one)))
         return
