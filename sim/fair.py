@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any
 
 from sim.filling import fill
+from sim.heap import Entry, Heap
 
 SLACK = 1 + 1e-12
 """Two rates that differ by less are the same: sums of floats are not exact."""
@@ -36,46 +36,42 @@ REPAIRS_OF_A_LINK = 50
 """In one settlement, on average over all links, before everything is filled anew."""
 
 
-class Flow:
-    """So many bytes on their way along a path of links."""
+class Flow(Entry):
+    """So many bytes on their way along a path of links; `key`: the reading of its bottleneck's clock at which it is through."""
 
-    __slots__ = ("after_s", "bottleneck", "message", "nbytes", "path", "serial", "tag")
+    __slots__ = ("after_s", "bottleneck", "message", "nbytes", "path")
 
     def __init__(self, path: Sequence[Link], nbytes: float, message: Any = None, after_s: float = 0.0) -> None:
         """`message`: what arrives, if anything does; so long after its last byte has left."""
+        super().__init__()
         self.path, self.nbytes, self.message, self.after_s = path, nbytes, message, after_s
         self.bottleneck = NOWHERE
         """Before it has joined and after it has left."""
-        self.tag = 0.0
-        """The reading of its bottleneck's clock at which it is through."""
-        self.serial = -1
 
 
-class Link:
-    """One direction of a cable, shared by the flows across it."""
+class Link(Entry):
+    """One direction of a cable, shared by the flows across it; `key`: when somebody looks whether a flow is through, never after it is `due`."""
 
     __slots__ = (
-        "capacity", "carried_bytes", "clock", "crowd", "dirty", "due", "finishing", "level", "limit", "members", "name",
-        "neighbours", "others", "queued", "serial", "since", "spare", "touched", "watched",
+        "capacity", "carried_bytes", "clock", "crowd", "due", "level", "limit", "members", "name", "neighbours", "others", "repair",
+        "since", "spare", "touched", "watched",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: float) -> None:
         """`capacity`: bytes a second, 0 for a link that is cut."""
+        super().__init__()
         self.name, self.capacity = name, capacity
-        self.serial = -1
+        self.repair = Repair(self)
         self.crowd = 0
         """How many flows cross it, members or not."""
-        self.members: dict[Flow, None] = {}
+        self.members: Heap[Flow] = Heap()
+        """The first is through first."""
         self.others: dict[Flow, Link] = {}
         """What crosses it and has its bottleneck elsewhere, and where: to look that up at each flow would take as long again."""
         self.level = self.clock = self.since = 0.0
         """Of the members: bytes a second each; bytes up to the moment `since`, when the level changed last."""
-        self.finishing: list[tuple[float, int, Flow]] = []
-        """A heap of the members by tag; an entry whose flow has left, or come back, is stale."""
         self.due = math.inf
         """When the first member is through."""
-        self.queued = math.inf
-        """The earliest entry for it in the heap of all links; where that is before it is due, nobody has looked at it yet."""
         self.neighbours: dict[Link, int] = {}
         """Watched links that members cross besides this one, with how many do."""
         self.limit = math.inf
@@ -83,7 +79,7 @@ class Link:
         self.spare = 0.0
         """Of a watched link without members: bytes a second that nobody takes, until it is nearly full.  While there are any, whatever joins
         or leaves is none of its business."""
-        self.watched = self.dirty = self.touched = False
+        self.watched = self.touched = False
         self.carried_bytes = 0.0
         """Of all that no longer crosses it."""
 
@@ -94,14 +90,24 @@ class Link:
         """Bytes so far, those of transfers in progress included."""
         if not self.crowd:
             return self.carried_bytes
-        under_way = [flow.nbytes - left(flow, now) for flows in (self.members, self.others) for flow in flows]
+        under_way = [flow.nbytes - left(flow, now) for flow in [*self.members.entries, *self.others]]
         return self.carried_bytes + math.fsum(under_way)
+
+
+class Repair(Entry):
+    """A link that may have to be repaired; `key`: its level, or what that would be."""
+
+    __slots__ = ("link",)
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self.link = link
 
 
 def left(flow: Flow, now: float) -> float:
     """How many bytes a flow that has joined still has to carry."""
     link = flow.bottleneck
-    return min(max(flow.tag - (link.clock + link.level * (now - link.since)), 0.0), flow.nbytes)
+    return min(max(flow.key - (link.clock + link.level * (now - link.since)), 0.0), flow.nbytes)
 
 
 NOWHERE = Link("nowhere", 0.0)
@@ -114,7 +120,7 @@ class Sharing:
     def __init__(self, links: Iterable[Link], repairs_of_a_link: int = REPAIRS_OF_A_LINK) -> None:
         self.links = list(links)
         for serial, link in enumerate(self.links):
-            link.serial = serial
+            link.serial = link.repair.serial = serial
         self.most_repairs = repairs_of_a_link * len(self.links)
         self.refills = 0
         """How often repairs did not come to an end in time, and everything was filled anew."""
@@ -122,9 +128,9 @@ class Sharing:
         """Of single links, so far."""
         self._joining: list[Flow] = []
         self._flows = 0
-        self._dirty: list[tuple[float, int, Link]] = []
+        self._dirty: Heap[Repair] = Heap()
         self._touched: list[Link] = []
-        self._due: list[tuple[float, int, Link]] = []
+        self._due: Heap[Link] = Heap()
         """A heap of the links by when their first member is through, or earlier: what a link's own `due` says counts."""
 
     # changes
@@ -151,35 +157,31 @@ class Sharing:
 
     def across(self, link: Link) -> list[Flow]:
         """The flows on it, those included that join at this instant."""
-        return [*link.members, *link.others, *(flow for flow in self._joining if link in flow.path)]
+        return [*link.members.entries, *link.others, *(flow for flow in self._joining if link in flow.path)]
 
     # time
 
     def next_due(self) -> float:
         """When the next flow is through; infinity if none will be."""
         heap = self._due
-        while heap:
-            queued, serial, link = heap[0]
+        while heap.entries:
+            link = heap.entries[0]
             due = link.due
-            if queued != link.queued:  # one made earlier has been overtaken
-                heappop(heap)
-            elif queued == due:
+            if link.key == due:
                 return due
-            elif due < math.inf:
-                link.queued = due
-                heapreplace(heap, (due, serial, link))
+            if due < math.inf:
+                heap.put(link, due)
             else:
-                link.queued = math.inf
-                heappop(heap)
+                heap.remove(link)
         return math.inf
 
     def settle(self, now: float) -> list[Flow]:
         """Share the links anew after the changes of this instant.  Returns what is through by now, in the order of its links and joining."""
         until = now * (1 + ROUNDING)
-        through = self._through(until) if self._due and self.next_due() <= until else []
+        through = self._through(until) if self._due.entries and self.next_due() <= until else []
         if self._joining:
             self._begin(now)
-        if self._dirty:
+        if self._dirty.entries:
             self._repair(now)
         if self._touched:
             self._reckon(now)
@@ -189,22 +191,15 @@ class Sharing:
         """Everything that is due by then."""
         through = []
         while self.next_due() <= until:
-            link = heappop(self._due)[2]
-            link.due = link.queued = math.inf
+            link = self._due.entries[0]
+            self._due.remove(link)
+            link.due = math.inf
             self._touch(link)
-            finishing = link.finishing
-            reached, settled = link.clock + link.level * (until - link.since), False
-            while finishing:
-                tag, _, flow = finishing[0]
-                if flow.bottleneck is not link or flow.tag != tag:
-                    heappop(finishing)
-                elif tag <= reached or not settled:
-                    reached, settled = max(reached, tag), True  # the first is due, whatever rounding says
-                    heappop(finishing)
-                    self._leave(flow, flow.nbytes)
-                    through.append(flow)
-                else:
-                    break
+            flows = link.members.entries
+            reached = max(link.clock + link.level * (until - link.since), flows[0].key)  # the first is due, whatever rounding says
+            while flows and (flow := flows[0]).key <= reached:
+                self._leave(flow, flow.nbytes)
+                through.append(flow)
         return through
 
     def _begin(self, now: float) -> None:
@@ -224,9 +219,7 @@ class Sharing:
                 bottleneck.clock += bottleneck.level * (now - bottleneck.since)
                 bottleneck.since = now
             flow.bottleneck = bottleneck
-            flow.tag = bottleneck.clock + flow.nbytes
-            bottleneck.members[flow] = None
-            heappush(bottleneck.finishing, (flow.tag, flow.serial, flow))
+            bottleneck.members.put(flow, bottleneck.clock + flow.nbytes)
             if not bottleneck.watched:
                 self._watch(bottleneck)
             for link in flow.path:
@@ -234,12 +227,11 @@ class Sharing:
                     link.others[flow] = bottleneck
                     if link.watched:
                         bottleneck.neighbours[link] = bottleneck.neighbours.get(link, 0) + 1
-                        if not link.members:
+                        if not link.members.entries:
                             link.spare -= bottleneck.level
                             if link.spare >= 0.0:
                                 continue
-                if not link.dirty:
-                    self._mark(link)
+                self._mark(link)
         self._joining.clear()
 
     def _leave(self, flow: Flow, carried_bytes: float) -> None:
@@ -249,17 +241,16 @@ class Sharing:
             link.crowd -= 1
             link.carried_bytes += carried_bytes
             if link is bottleneck:
-                del link.members[flow]
+                link.members.remove(flow)
             else:
                 del link.others[flow]
                 if not link.watched:
                     continue
                 self._part(bottleneck, link)
-                if not link.members:
+                if not link.members.entries:
                     link.spare += bottleneck.level
                     continue
-            if not link.dirty:
-                self._mark(link)
+            self._mark(link)
 
     def _part(self, link: Link, watched: Link) -> None:
         """One member less of the first crosses the second."""
@@ -271,10 +262,9 @@ class Sharing:
 
     def _mark(self, link: Link) -> None:
         """It may have to be repaired."""
-        if not link.dirty:
-            link.dirty = True
+        if not link.repair.inside:
             crowd = link.crowd
-            heappush(self._dirty, (link.level or (link.capacity / crowd if crowd else 0.0), link.serial, link))
+            self._dirty.put(link.repair, link.level or (link.capacity / crowd if crowd else 0.0))
 
     def _touch(self, link: Link) -> None:
         """When its first member is through has to be reckoned anew."""
@@ -284,50 +274,40 @@ class Sharing:
 
     def _reckon(self, now: float) -> None:
         """When the first member of each link that was touched is through."""
-        heap = self._due
         for link in self._touched:
             link.touched = False
-            finishing, level = link.finishing, link.level
-            while finishing:
-                tag, _, flow = finishing[0]
-                if flow.bottleneck is link and flow.tag == tag:
-                    break
-                heappop(finishing)
-            else:
-                link.due = math.inf
-                link.clock = 0.0  # nobody's tag refers to it
-                continue
-            if not level:
+            flows, level = link.members.entries, link.level
+            if not flows:
+                link.clock = 0.0  # nobody's key refers to it
+            if not flows or not level:
                 link.due = math.inf
                 continue
-            due = now + (tag - link.clock) / level if link.since == now else link.since + (tag - link.clock) / level
+            due = link.since + (flows[0].key - link.clock) / level
             if due < now:
                 due = now
             link.due = due
-            if due < link.queued:
-                link.queued = due
-                heappush(heap, (due, link.serial, link))
+            if not link.inside or due < link.key:
+                self._due.put(link, due)
         self._touched.clear()
 
     # repairs
 
     def _repair(self, now: float) -> None:
         dirty, repairs = self._dirty, 0
-        while dirty:
+        while dirty.entries:
             if repairs >= self.most_repairs:
                 self._refill(now)
                 break
             repairs += 1
-            self._mend(heappop(dirty)[2], now)
+            repair = dirty.entries[0]
+            dirty.remove(repair)
+            self._mend(repair.link, now)
         self.repairs += repairs
 
     def _mend(self, link: Link, now: float) -> None:
         """Make it full if it has members, and no flow across it faster than they are; or see that it need not be."""
-        link.dirty = False
-        if not link.touched:
-            link.touched = True
-            self._touched.append(link)
-        others, capacity, crowd = link.others, link.capacity, len(link.members)
+        self._touch(link)
+        others, capacity, crowd = link.others, link.capacity, len(link.members.entries)
         taken = fastest = 0.0
         for bottleneck in others.values():
             rate = bottleneck.level
@@ -359,11 +339,10 @@ class Sharing:
             rise, link.level = level - link.level, level
             dirty = self._dirty
             for neighbour, count in link.neighbours.items():
-                if neighbour.dirty:
+                if neighbour.repair.inside:
                     continue
-                if neighbour.members:
-                    neighbour.dirty = True
-                    heappush(dirty, (neighbour.level, neighbour.serial, neighbour))
+                if neighbour.members.entries:
+                    dirty.put(neighbour.repair, neighbour.level)
                 else:
                     neighbour.spare -= count * rise
                     if neighbour.spare < 0.0:
@@ -376,7 +355,7 @@ class Sharing:
         if link.since != now:
             link.clock += link.level * (now - link.since)
             link.since = now
-        others, capacity, crowd = link.others, link.capacity, len(link.members)
+        others, capacity, crowd = link.others, link.capacity, len(link.members.entries)
         slow, fastest_first, enough = 0.0, [], capacity / (crowd + len(others)) / SLACK
         for flow, bottleneck in others.items():
             if bottleneck.level <= enough:  # never more than the level that is left
@@ -402,13 +381,11 @@ class Sharing:
         if before.since != now:
             before.clock += before.level * (now - before.since)
             before.since = now
-        del before.members[flow]
+        before.members.remove(flow)
         before.others[flow] = link
         del link.others[flow]
-        link.members[flow] = None
         flow.bottleneck = link
-        flow.tag = link.clock + (flow.tag - before.clock)
-        heappush(link.finishing, (flow.tag, flow.serial, flow))
+        link.members.put(flow, link.clock + (flow.key - before.clock))
         for crossed in flow.path:
             if crossed is link:
                 self._part(before, link)
@@ -445,7 +422,7 @@ class Sharing:
     def _look_around(self, link: Link) -> None:
         """Its level has passed the limit of a quiet link: which is it, and what is the limit of the others?"""
         limit, level = math.inf, link.level
-        for flow in link.members:
+        for flow in link.members.entries:
             for crossed in flow.path:
                 if not crossed.watched:
                     share = crossed.capacity / crossed.crowd
@@ -458,13 +435,14 @@ class Sharing:
     def _refill(self, now: float) -> None:
         """Forget every level, and fill all links from the start."""
         self.refills += 1
-        flows = [flow for link in self.links for flow in link.members]
+        flows = [flow for link in self.links for flow in link.members.entries]
         still = [left(flow, now) for flow in flows]
         for link in self.links:
-            for kept in (link.members, link.others, link.neighbours, link.finishing):
-                kept.clear()
+            link.members.clear()
+            link.others.clear()
+            link.neighbours.clear()
             link.level, link.clock, link.since, link.limit = 0.0, 0.0, now, math.inf
-            link.watched = link.dirty = False
+            link.watched = False
             self._touch(link)
         self._dirty.clear()
         filled = fill([link.capacity for link in self.links], [[link.serial for link in flow.path] for flow in flows])
@@ -473,20 +451,18 @@ class Sharing:
             bottleneck.level = level
             for member in members:
                 flow = flows[member]
-                flow.bottleneck, flow.tag = bottleneck, still[member]
-                bottleneck.finishing.append((flow.tag, flow.serial, flow))
-                bottleneck.members[flow] = None
+                flow.bottleneck = bottleneck
+                bottleneck.members.put(flow, still[member])
                 for link in flow.path:
                     if link is not bottleneck:
                         link.others[flow] = bottleneck
-            heapify(bottleneck.finishing)
         for link in self.links:  # first all that are to be told
-            if link.members or max(map(rate_of, link.others), default=0.0) * len(link.others) > link.capacity:
+            if link.members.entries or max(map(rate_of, link.others), default=0.0) * len(link.others) > link.capacity:
                 self._watch(link)
         for link in self.links:
             if not link.watched:
                 self._hush(link)
-            elif not link.members:
+            elif not link.members.entries:
                 self._mark(link)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-from sim import fair
+from sim import fair, heap
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -20,9 +20,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def pytest_configure() -> None:
-    form = Path(fair.__file__)
-    if form.suffix != ".py" and form.stat().st_mtime < (source := form.with_name("fair.py")).stat().st_mtime:
-        raise pytest.UsageError(f"{form} is older than {source}, from which it is compiled: `make` does so anew")
+    for module in fair, heap:
+        form = Path(module.__file__)
+        source = form.with_name(f"{module.__name__.rpartition('.')[2]}.py")
+        if form.stat().st_mtime < source.stat().st_mtime:
+            raise pytest.UsageError(f"{form} is older than {source}, from which it is compiled: `make` does so anew")
 
 
 class JobsTogether(LoadScopeScheduling):

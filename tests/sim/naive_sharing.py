@@ -95,7 +95,7 @@ class Driven:
         to_come = sorted(happenings, key=lambda one: one.at)
         while (then := min([self.sharing.next_due(), *(one.at for one in to_come[:1])])) < math.inf:
             for name, link in self.links.items():
-                self.carried[name] += sum(flow.bottleneck.level for flow in (*link.members, *link.others)) * (then - self.now)
+                self.carried[name] += sum(flow.bottleneck.level for flow in (*link.members.entries, *link.others)) * (then - self.now)
             self.now = then
             while to_come and to_come[0].at == then:
                 self.do(to_come.pop(0))
@@ -114,10 +114,10 @@ class Driven:
 
     def check(self) -> None:
         for name, link in self.links.items():
-            across = [*link.members, *link.others]
+            across = [*link.members.entries, *link.others]
             rates = [flow.bottleneck.level for flow in across]
             assert link.crowd == len(across)
             assert sum(rates) <= link.capacity * (1 + 1e-9), f"{name} is over its capacity"
-            if link.members:
+            if link.members.entries:
                 assert sum(rates) >= link.capacity * (1 - 1e-9), f"{name} is a bottleneck and not full"
                 assert max(rates) <= link.level * (1 + 1e-9), f"{name} is a bottleneck and something across it is faster"

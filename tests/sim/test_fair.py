@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sim import fair
+from sim import fair, heap
 from sim.fair import Flow, Link, Sharing
 from sim.filling import fill
 from tests.sim.naive_sharing import Cancel, Change, Driven, Happening, Join, max_min, naive
 
-SPEC = importlib.util.spec_from_file_location("fair_from_its_source", Path(fair.__file__).with_name("fair.py"))
-assert SPEC is not None
-assert SPEC.loader is not None
-SOURCE = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(SOURCE)
+
+
+def from_its_source(module: ModuleType) -> ModuleType:
+    """Whether or not it is compiled here."""
+    name = module.__name__.rpartition(".")[2]
+    assert module.__file__ is not None
+    spec = importlib.util.spec_from_file_location(f"{name}_from_its_source", Path(module.__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+with patch.dict(sys.modules, {"sim.heap": from_its_source(heap)}):
+    SOURCE = from_its_source(fair)
 
 thoroughly = settings(max_examples=max(200, settings().max_examples))
 
