@@ -1,7 +1,7 @@
 """A heap whose entries know their place in it, so that any of them can move or leave.
 
 `heapq` knows only the first: whoever else leaves stays in it as a stale entry, and every entry is a tuple, compared item by item.  Compiled,
-this one took half as long (`sim/fair.py`); in plain Python it takes longer.
+this one makes all of `sim/fair.py` take a third less time; in plain Python, a third more.
 """
 
 from __future__ import annotations

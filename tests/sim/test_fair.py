@@ -20,7 +20,6 @@ from sim.filling import fill
 from tests.sim.naive_sharing import Cancel, Change, Driven, Happening, Join, max_min, naive
 
 
-
 def from_its_source(module: ModuleType) -> ModuleType:
     """Whether or not it is compiled here."""
     name = module.__name__.rpartition(".")[2]
