@@ -38,6 +38,7 @@ class Planted(NamedTuple):
 RARE = (
     downpour.let_the_outlived_push, downpour.forget_the_ledger, downpour.tell_before_it_is_written, sandblaster.forget_what_was_staged,
     sandblaster.trust_the_first_memory, downpour.call_it_durable_at_once, downpour.acknowledge_at_once,
+    split.forget_the_round,
 )  # fmt: skip
 """These need one moment."""
 
@@ -60,7 +61,7 @@ PLANTED = [
         )
     ],
     *[
-        Planted(plant, "partitions")
+        Planted(plant, "partitions", rare=plant in RARE)
         for plant in (split.push_at_once, split.forget_the_round, split.remember_too_well, split.acknowledge_what_is_dropped, split.ask_for_nothing)
     ],
 ]  # fmt: skip
