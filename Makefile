@@ -65,7 +65,7 @@ wire: $(READY)  ## regenerate the protobuf modules
 clean:
 	rm -rf $(VENV) runs sim/*.so
 
-# Where C is compiled and Python's headers are, sim/fair.py and sim/heap.py are compiled from their own source: simulations of replicas that are split take half the time.
+# Where C is compiled and Python's headers are, sim/fair.py and sim/heap.py are compiled from their own source: split replicas take half the time.
 COMPILES := import os, shutil, sysconfig as s; print(int(bool(shutil.which("cc")) and os.path.exists(s.get_path("include") + "/Python.h")))
 
 $(READY): pyproject.toml constraints.txt sim/fair.py sim/heap.py

@@ -133,11 +133,11 @@ def fetching(run: Run) -> bool:
 # one figure
 
 
-def point(network: str, machines: int, cluster: Tables, batch: int, error: float = ERROR) -> Point:
+def point(network: str, machines: int, cluster: Tables, batch: int) -> Point:
     began = time.monotonic()
     seconds: list[float] = []
     shares: list[float] = []
-    while len(seconds) < SEEDS or (len(seconds) < MOST_SEEDS and standard_error(seconds) > error * fmean(seconds)):
+    while len(seconds) < SEEDS or (len(seconds) < MOST_SEEDS and standard_error(seconds) > ERROR * fmean(seconds)):
         one, share = minibatch_seconds(network, machines, cluster, len(seconds), batch)
         seconds.append(one)
         shares.append(share)
